@@ -1,0 +1,6 @@
+"""``python -m pglapse`` is the console script by another name."""
+
+from pglapse.cli import main
+
+if __name__ == "__main__":
+    main()
