@@ -12,7 +12,7 @@ def alembic(dsn: str, *arguments: str, check: bool = True) -> subprocess.Complet
     """Run ``alembic`` with ``arguments`` against ``dsn``; raises with its output when it fails and ``check`` is set."""
     done = subprocess.run(
         [sys.executable, "-m", "alembic", "-c", str(ROOT / "alembic.ini"), *arguments],
-        env={**os.environ, "DATABASE_URL": dsn},
+        env={**os.environ, "DATABASE_URL": dsn, "PYTHONPATH": str(ROOT / "worker")},
         capture_output=True,
         text=True,
         check=False,
