@@ -15,8 +15,11 @@ LOCK = 7_813_263_518_091  # any number, the same for every pglapse
 
 def offline() -> None:
     context.configure(
-        dialect_name="postgresql", literal_binds=True, version_table="pglapse_version",
-        version_table_schema="lapse", transactional_ddl=True,
+        dialect_name="postgresql",
+        literal_binds=True,
+        version_table="pglapse_version",
+        version_table_schema="lapse",
+        transactional_ddl=True,
     )
     with context.begin_transaction():
         context.run_migrations()
@@ -28,7 +31,9 @@ def online() -> None:
         connection.execute(text("select pg_advisory_xact_lock(:key)"), {"key": LOCK})
         connection.execute(text("create schema if not exists lapse"))
         context.configure(
-            connection=connection, version_table="pglapse_version", version_table_schema="lapse",
+            connection=connection,
+            version_table="pglapse_version",
+            version_table_schema="lapse",
             transaction_per_migration=False,
         )
         context.run_migrations()

@@ -124,7 +124,9 @@ def freeze(message: str | None) -> None:
             copy(name, home)
             print(f"froze {name} under {home}")
     if waiting and not message:
-        sys.exit(f'released files changed: {waiting}; give the new revision a message: make freeze m="what changed"')
+        sys.exit(
+            f'released files changed: {waiting}; give the new revision a message: make freeze m="what changed"'
+        )
     for of, names in waiting.items():
         print(f"wrote {write_revision(of, names, message or '')}: {', '.join(names)}")
     for path in orphans():
@@ -136,7 +138,9 @@ def freeze(message: str | None) -> None:
 def check() -> list[str]:
     """What is wrong with the frozen copies; an empty list when all is well."""
     complaints = [f"sql/{name} differs from its newest frozen copy: run make freeze" for name in stale()]
-    complaints += [f"frozen/{path.relative_to(FROZEN)} has no living file: run make freeze" for path in orphans()]
+    complaints += [
+        f"frozen/{path.relative_to(FROZEN)} has no living file: run make freeze" for path in orphans()
+    ]
     if not SUMS.exists() or SUMS.read_text(encoding="utf-8") != sums():
         complaints.append("frozen/SHA256SUMS does not match the frozen files: was a frozen file edited?")
     return complaints

@@ -9,7 +9,7 @@ ROOT = Path(__file__).resolve().parents[2]
 
 
 def alembic(dsn: str, *arguments: str, check: bool = True) -> subprocess.CompletedProcess[str]:
-    """Run ``alembic`` with ``arguments`` against ``dsn``; raises with its output when it fails and ``check`` is set."""
+    """Run ``alembic`` against ``dsn``; raises with its output when it fails and ``check`` is set."""
     done = subprocess.run(
         [sys.executable, "-m", "alembic", "-c", str(ROOT / "alembic.ini"), *arguments],
         env={**os.environ, "DATABASE_URL": dsn, "PYTHONPATH": str(ROOT / "worker")},

@@ -6,7 +6,7 @@ _PACKAGE = Path(__file__).resolve().parent
 
 
 def share() -> Path:
-    """The folder that holds ``sql`` and ``migrations``; raises `FileNotFoundError` when the install is broken."""
+    """The folder that holds ``sql`` and ``migrations``; `FileNotFoundError` when the install is broken."""
     for candidate in (_PACKAGE / "_share", _PACKAGE.parent.parent):
         if (candidate / "migrations" / "env.py").is_file() and (candidate / "sql").is_dir():
             return candidate
