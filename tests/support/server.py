@@ -4,7 +4,6 @@ import os
 import secrets
 import shutil
 import tempfile
-import time
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
@@ -13,11 +12,9 @@ from pathlib import Path
 import psycopg
 
 from pglapse import cluster
-from tests.support.install import ROOT
+from tests.support import container
 
 DSN = "PGLAPSE_TEST_DSN"
-IMAGE = "PGLAPSE_TEST_IMAGE"
-STARTUP = 90.0  # seconds that a container may take
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,56 +68,12 @@ def _named() -> Iterator[Server]:
 
 @contextmanager
 def _docker() -> Iterator[Server]:
-    if not os.environ.get("DOCKER_HOST") and not Path("/var/run/docker.sock").exists():
-        raise NotHere("no Docker engine answers")
-    try:
-        import docker  # noqa: PLC0415 - slow to import, and not needed where a server was named
-        from testcontainers.core.container import DockerContainer  # noqa: PLC0415
-
-        engine = docker.from_env(timeout=600)
-        engine.ping()
-    except Exception as error:
-        raise NotHere(f"no Docker engine answers: {error}") from error
-    folder = ROOT / "docker"
-    try:
-        image = os.environ.get(IMAGE)
-        if not image:
-            engine.images.build(
-                path=str(folder), dockerfile="Dockerfile.postgres", tag="pglapse-postgres:test", rm=True
-            )
-            image = "pglapse-postgres:test"
-        password = secrets.token_hex(16)
-        container = DockerContainer(image).with_env("POSTGRES_PASSWORD", password).with_exposed_ports(5432)
-        container.start()
-    except Exception as error:
-        raise NotHere(
-            f"Docker answers, but the image docker/Dockerfile.postgres does not run: {error}"
-        ) from error
-    try:
-        dsn = psycopg.conninfo.make_conninfo(
-            host=container.get_container_host_ip(),
-            port=container.get_exposed_port(5432),
-            user="postgres",
-            password=password,
-            dbname="postgres",
-        )
-        _wait_for(dsn)
-        yield Server(dsn, f"Docker image {image}")
-    finally:
-        container.stop()
-
-
-def _wait_for(dsn: str) -> None:
-    until = time.monotonic() + STARTUP
-    while True:
+    with ExitStack() as stack:
         try:
-            psycopg.connect(dsn).close()
-        except psycopg.OperationalError:
-            if time.monotonic() > until:
-                raise
-            time.sleep(0.2)
-        else:
-            return
+            dsn = stack.enter_context(container.postgres())
+        except container.NoContainer as reason:
+            raise NotHere(str(reason)) from reason
+        yield Server(dsn, "Docker image of docker/Dockerfile.postgres")
 
 
 @contextmanager
