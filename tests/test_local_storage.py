@@ -1,0 +1,393 @@
+"""The local storage deletes exactly what it was asked to, below its root."""
+
+import json
+import os
+import socket
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import pytest
+
+from pglapse.errors import SettingError
+from pglapse.storage import Outcome
+from pglapse.storage.local import LocalStorage, keeping_roots, open_local
+from tests.support.install import ROOT
+from tests.support.trees import snapshot
+
+
+def yes() -> bool:
+    return True
+
+
+@pytest.fixture
+def pool() -> Iterator[ThreadPoolExecutor]:
+    with ThreadPoolExecutor(4) as pool:
+        yield pool
+
+
+@pytest.fixture
+def root(tmp_path: Path) -> Path:
+    root = tmp_path / "root"
+    root.mkdir()
+    return root
+
+
+@pytest.fixture
+def storage(root: Path, pool: ThreadPoolExecutor) -> LocalStorage:
+    return open_local("public", root, pool, threads=4)
+
+
+def open_descriptors() -> int:
+    return len(list(Path("/proc/self/fd").iterdir()))
+
+
+def put(root: Path, *paths: str, content: bytes = b"x") -> None:
+    for path in paths:
+        (root / path).parent.mkdir(parents=True, exist_ok=True)
+        (root / path).write_bytes(content)
+
+
+def one(storage: LocalStorage, path: str) -> Outcome:
+    [outcome] = storage.delete([path], yes)
+    return outcome
+
+
+def test_files_go_and_each_path_gets_its_own_outcome_in_order(root, storage):
+    put(root, "a/1", "a/2", "b/c/3", "top", "stays")
+
+    outcomes = storage.delete(["a/1", "nowhere/x", "b/c/3", "../top", "top", "a/2", "a/none"], yes)
+
+    assert [outcome.verdict for outcome in outcomes] == [
+        "deleted", "missing", "deleted", "refused", "deleted", "deleted", "missing",
+    ]  # fmt: skip
+    assert [path.name for path in root.iterdir()] == ["stays"]
+
+
+def test_a_large_folder_is_shared_among_threads_and_every_file_goes(root, storage):
+    names = [f"d/{number}" for number in range(500)]
+    put(root, *names, "d/stays")
+
+    outcomes = storage.delete(names, yes)
+
+    assert {outcome.verdict for outcome in outcomes} == {"deleted"}
+    assert [path.name for path in (root / "d").iterdir()] == ["stays"]
+
+
+def test_bytes_are_what_the_disk_gives_back(root, storage):
+    put(root, "full", content=b"x" * 100_000)
+    with (root / "sparse").open("wb") as file:
+        file.truncate(10 << 30)
+    put(root, "linked", content=b"x" * 100_000)
+    os.link(root / "linked", root / "other name")
+    full = (root / "full").stat().st_blocks * 512
+
+    outcomes = storage.delete(["full", "sparse", "linked", "other name"], yes)
+
+    assert [outcome.verdict for outcome in outcomes] == ["deleted"] * 4
+    assert outcomes[0].bytes == full >= 100_000
+    assert outcomes[1].bytes < 1_000_000
+    assert outcomes[2].bytes + outcomes[3].bytes == full  # only the last name frees them
+
+
+def test_a_hard_link_elsewhere_keeps_its_content(root, storage, tmp_path):
+    put(root, "a")
+    os.link(root / "a", tmp_path / "elsewhere")
+
+    assert one(storage, "a") == Outcome("deleted", bytes=0)
+    assert (tmp_path / "elsewhere").read_bytes() == b"x"
+
+
+def test_a_symlinked_folder_is_refused_and_named(root, storage, tmp_path):
+    put(tmp_path, "outside/victim")
+    (root / "d").symlink_to(tmp_path / "outside")
+    put(root, "inside/victim")
+    (root / "e").symlink_to("inside")
+
+    for path in ("d/victim", "e/victim"):
+        outcome = one(storage, path)
+        assert outcome.verdict == "refused"
+        assert outcome.error == f"'{path[0]}' in the path is a symbolic link, not a folder"
+    assert (tmp_path / "outside/victim").exists()
+    assert (root / "inside/victim").exists()
+
+
+def test_what_is_not_a_regular_file_is_refused_and_named(root, storage, tmp_path):
+    put(tmp_path, "target")
+    (root / "link").symlink_to(tmp_path / "target")
+    (root / "dangling").symlink_to("nowhere")
+    (root / "folder").mkdir()
+    os.mkfifo(root / "pipe")
+    with socket.socket(socket.AF_UNIX) as listener:
+        listener.bind(str(root / "sock"))
+    put(root, "file")
+    before = snapshot(root)
+
+    outcomes = storage.delete(["link", "dangling", "folder", "pipe", "sock", "file/below"], yes)
+
+    assert [(outcome.verdict, outcome.error) for outcome in outcomes] == [
+        ("refused", "'link' is a symbolic link, not a regular file"),
+        ("refused", "'dangling' is a symbolic link, not a regular file"),
+        ("refused", "'folder' is a folder, not a regular file"),
+        ("refused", "'pipe' is a named pipe, not a regular file"),
+        ("refused", "'sock' is a socket, not a regular file"),
+        ("refused", "'file' in the path is a file, not a folder"),
+    ]
+    assert snapshot(root) == before
+
+
+def test_a_name_with_a_newline_or_a_quote_is_an_ordinary_name(root, storage):
+    put(root, "a\nb/c'\"d", "photo[1].jpg", "photo1.jpg", "*")
+
+    outcomes = storage.delete(["a\nb/c'\"d", "photo[1].jpg", "*"], yes)
+
+    assert {outcome.verdict for outcome in outcomes} == {"deleted"}
+    assert [path.name for path in root.iterdir()] == ["photo1.jpg"]
+
+
+def test_an_error_names_the_entry_on_one_line_whatever_it_is_called(root, storage):
+    (root / "a\nb").symlink_to("/")
+
+    assert one(storage, "a\nb/c").error == r"'a\nb' in the path is a symbolic link, not a folder"
+
+
+def test_emptied_folders_go_up_to_the_root_and_others_stay(root, storage):
+    put(root, "a/b/c/d/1", "a/stays", "x/y/2")
+
+    storage.delete(["a/b/c/d/1", "x/y/2"], yes)
+
+    assert sorted(path.relative_to(root).as_posix() for path in root.rglob("*")) == ["a", "a/stays"]
+    assert root.is_dir()
+
+
+def test_a_folder_left_empty_by_a_worker_that_died_goes_with_the_next_attempt(root, storage):
+    (root / "a/b").mkdir(parents=True)
+
+    assert [outcome.verdict for outcome in storage.delete(["a/b/1", "a/b/c/2"], yes)] == ["missing"] * 2
+    assert list(root.iterdir()) == []
+
+
+def test_a_folder_stays_when_its_file_could_not_go(root, storage):
+    (root / "a/folder").mkdir(parents=True)
+
+    assert one(storage, "a/folder").verdict == "refused"
+    assert (root / "a/folder").is_dir()
+
+
+def test_pruning_can_be_switched_off(root, pool):
+    put(root, "a/b/1")
+
+    assert one(open_local("x", root, pool, prune=False), "a/b/1").verdict == "deleted"
+    assert (root / "a/b").is_dir()
+
+
+def test_another_storages_root_stays_even_when_empty(root, pool):
+    put(root, "a/inner/1")
+    (root / "a/inner2").mkdir()
+    outer, inner = keeping_roots(
+        [open_local("outer", root, pool), open_local("inner", root / "a/inner", pool)]
+    )
+
+    assert one(inner, "1").verdict == "deleted"
+    put(root, "a/inner/2")
+    assert one(outer, "a/inner/2").verdict == "deleted"
+    assert (root / "a/inner").is_dir()
+
+
+def test_a_path_deeper_than_the_kept_trail_goes_all_the_same(root, storage):
+    deep = "/".join(["d"] * 60)
+    put(root, f"{deep}/f")
+    open_before = open_descriptors()
+
+    assert one(storage, f"{deep}/f").verdict == "deleted"
+    assert not (root / deep).exists()
+    assert open_descriptors() == open_before
+
+
+def test_nothing_is_touched_once_the_lease_is_over(root, storage):
+    put(root, *(f"d/{number}" for number in range(10)))
+    allowed = iter([True] * 3)
+
+    outcomes = storage.delete([f"d/{number}" for number in range(10)], lambda: next(allowed, False))
+
+    assert [outcome.verdict for outcome in outcomes] == ["deleted"] * 3 + ["released"] * 7
+    assert len(list((root / "d").iterdir())) == 7
+
+
+@pytest.mark.parametrize("how", ["gone", "replaced", "a file"])
+def test_a_root_that_vanishes_makes_files_fail_never_missing(root, storage, how):
+    put(root, "1")
+    root.rename(root.with_name("moved"))
+    if how == "replaced":
+        root.mkdir()
+    elif how == "a file":
+        root.write_text("")
+
+    outcomes = storage.delete(["1", "2", ".."], yes)
+
+    assert [outcome.verdict for outcome in outcomes] == ["failed", "failed", "refused"]
+    assert f"the root {root} of storage public" in outcomes[0].error
+    assert root.with_name("moved").joinpath("1").exists()
+
+
+def test_a_root_that_vanishes_in_the_middle_of_a_batch_makes_missing_files_fail(root, storage):
+    put(root, "a/1", "a/2")
+
+    def vanish() -> bool:  # asked after the root was opened, before each file
+        if root.exists():
+            (root / "a/2").rename(root.with_name("2"))
+            root.rename(root.with_name("moved"))
+        return True
+
+    outcomes = storage.delete(["a/1", "a/2"], vanish)
+
+    assert [outcome.verdict for outcome in outcomes] == ["deleted", "failed"]
+    assert "can't be opened" in outcomes[1].error
+
+
+def test_a_missing_root_is_refused_at_the_start(tmp_path, pool):
+    with pytest.raises(SettingError, match=r"storage.x: can't open the root .*none: there is no such folder"):
+        open_local("x", tmp_path / "none", pool)
+    (tmp_path / "file").write_text("")
+    with pytest.raises(SettingError, match="is not a folder"):
+        open_local("x", tmp_path / "file", pool)
+
+
+UNPRIVILEGED = """
+import json, os, sys
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from pglapse.storage.local import open_local
+
+if os.geteuid() == 0:  # nobody else is kept out by permissions
+    os.setgroups([])
+    os.setgid(65534)
+    os.setuid(65534)
+with ThreadPoolExecutor(1) as pool:
+    storage = open_local("x", Path(sys.argv[1]), pool)
+    outcomes = storage.delete(sys.argv[2:], lambda: True)
+print(json.dumps([[outcome.verdict, outcome.error] for outcome in outcomes]))
+"""
+
+
+def test_a_missing_permission_fails_and_may_be_tried_again():
+    with tempfile.TemporaryDirectory() as folder:
+        root = Path(folder)
+        put(root, "locked/1", "sealed/2", "free/3")
+        if os.geteuid() == 0:
+            for path in (root, *root.rglob("*")):
+                os.chown(path, 65534, 65534)
+        (root / "locked").chmod(0o500)
+        (root / "sealed").chmod(0o000)
+
+        done = subprocess.run(
+            [sys.executable, "-c", UNPRIVILEGED, folder, "locked/1", "sealed/2", "free/3", "locked/none"],
+            env={"PYTHONPATH": str(ROOT / "worker")},
+            capture_output=True,
+            text=True,
+            check=False,
+        )
+        (root / "locked").chmod(0o700)
+        (root / "sealed").chmod(0o700)
+
+        assert done.returncode == 0, done.stderr
+        locked, sealed, free, none = json.loads(done.stdout)
+        assert [locked[0], sealed[0], free, none] == [
+            "failed",
+            "failed",
+            ["deleted", None],
+            ["missing", None],
+        ]
+        assert "no permission" in locked[1]
+        assert "'sealed'" in sealed[1]
+        assert (root / "locked/1").exists()
+        assert (root / "sealed/2").exists()
+
+
+SWAPPER = """
+import os, sys
+root, outside = sys.argv[1:]
+print("ready", flush=True)
+while True:
+    os.rename(f"{root}/d", f"{root}/aside")
+    os.symlink(outside, f"{root}/d")
+    os.unlink(f"{root}/d")
+    os.rename(f"{root}/aside", f"{root}/d")
+"""
+
+
+def test_a_folder_swapped_for_a_symlink_again_and_again_never_leads_out(root, pool, tmp_path):
+    outside = tmp_path / "outside"
+    put(outside, "f")
+    (root / "d").mkdir()
+    storage = open_local("x", root, pool, prune=False)
+    verdicts: dict[str, int] = {}
+    swapper = subprocess.Popen(
+        [sys.executable, "-c", SWAPPER, str(root), str(outside)], stdout=subprocess.PIPE
+    )
+    try:
+        assert swapper.stdout is not None
+        swapper.stdout.readline()
+        deadline = time.monotonic() + 3
+        while time.monotonic() < deadline:
+            verdict = one(storage, "d/f").verdict
+            verdicts[verdict] = verdicts.get(verdict, 0) + 1
+            assert (outside / "f").exists(), verdicts
+    finally:
+        swapper.kill()
+        swapper.wait()
+        swapper.stdout.close()
+
+    assert verdicts.get("refused", 0) > 0, verdicts  # the race was met
+    assert verdicts.get("missing", 0) > 0, verdicts
+    assert "deleted" not in verdicts
+
+
+def test_uploads_into_a_folder_that_is_being_emptied_all_arrive(root, storage):
+    """Writers do what the documentation asks of them: make the folder and open the file, again if need be."""
+
+    def upload(number: int) -> None:
+        while True:
+            try:
+                (root / "a/b").mkdir(parents=True, exist_ok=True)
+                (root / f"a/b/new{number}").write_bytes(b"new")
+            except (FileNotFoundError, FileExistsError):  # mkdir looks again, and the folder is gone
+                continue
+            return
+
+    with ThreadPoolExecutor(1) as writer:
+        for number in range(400):
+            put(root, "a/b/old")
+            job = writer.submit(upload, number)
+            assert one(storage, "a/b/old").verdict == "deleted"
+            job.result()
+            assert (root / f"a/b/new{number}").read_bytes() == b"new"
+            assert one(storage, f"a/b/new{number}").verdict == "deleted"
+
+    assert list(root.iterdir()) == []
+
+
+def test_a_worker_with_a_strange_locale_deletes_the_same_names(root, storage):
+    put(root, "Ünïcode/é.jpg")
+    script = (
+        "import sys\nfrom concurrent.futures import ThreadPoolExecutor\nfrom pathlib import Path\n"
+        "from pglapse.storage.local import open_local\n"
+        "with ThreadPoolExecutor(1) as pool:\n"
+        "    [outcome] = open_local('x', Path(sys.argv[1]), pool)"
+        ".delete(['\\xdcn\\xefcode/\\xe9.jpg'], lambda: True)\n"
+        "print(outcome.verdict)\n"
+    )
+
+    done = subprocess.run(
+        [sys.executable, "-X", "utf8=0", "-c", script, str(root)],
+        env={"PYTHONPATH": str(ROOT / "worker"), "LC_ALL": "POSIX", "PYTHONCOERCECLOCALE": "0"},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+
+    assert (done.stdout, done.stderr) == ("deleted\n", "")

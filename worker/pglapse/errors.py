@@ -1,0 +1,104 @@
+"""What can go wrong, as people read it: one line, what to do next, and an exit code.
+
+SQLSTATE class LP is the database's half of this interface; `BY_SQLSTATE` maps it, in one place. Any
+other database error passes through untouched.
+"""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+import psycopg
+
+
+class PglapseError(Exception):
+    """Something failed. The text is one clear line; ``hint`` says what to do about it."""
+
+    exit_code = 1
+
+    def __init__(self, message: str, *, hint: str | None = None, detail: str | None = None) -> None:
+        super().__init__(message)
+        self.hint = hint
+        self.detail = detail
+
+
+class SettingError(PglapseError):
+    """A setting or an argument is wrong; nothing was started."""
+
+    exit_code = 2
+
+
+class SchemaError(PglapseError):
+    """The database holds no pglapse, or not the one that this version works with."""
+
+
+class HelperDied(PglapseError):
+    """A thread of the worker ended by an error of its own."""
+
+
+class InvalidArgument(SettingError):
+    """LP001."""
+
+
+class NotFound(SettingError):
+    """LP002: no such policy, queue row or file source."""
+
+
+class Duplicate(PglapseError):
+    """LP003."""
+
+
+class StepBrokeContract(PglapseError):
+    """LP004: a step function answered something impossible."""
+
+
+class PolicyPaused(PglapseError):
+    """LP005."""
+
+
+class RunFailed(PglapseError):
+    """LP006: a policy's run failed; all is recorded in lapse.run_log."""
+
+
+class CronUnavailable(PglapseError):
+    """LP007: pg_cron is not here, or lives in another database."""
+
+
+class QueueNotEmpty(PglapseError):
+    """LP008: a downgrade would lose queued files."""
+
+
+class CronJobsElsewhere(PglapseError):
+    """LP009: cron jobs are recorded in a database that can't be reached from here."""
+
+
+class NotAllowed(PglapseError):
+    """LP010."""
+
+
+BY_SQLSTATE: dict[str, type[PglapseError]] = {
+    "LP001": InvalidArgument,
+    "LP002": NotFound,
+    "LP003": Duplicate,
+    "LP004": StepBrokeContract,
+    "LP005": PolicyPaused,
+    "LP006": RunFailed,
+    "LP007": CronUnavailable,
+    "LP008": QueueNotEmpty,
+    "LP009": CronJobsElsewhere,
+    "LP010": NotAllowed,
+}
+
+
+@contextmanager
+def translated() -> Iterator[None]:
+    """Raise our exception in place of a database error that is one of ours."""
+    try:
+        yield
+    except psycopg.Error as error:
+        known = BY_SQLSTATE.get(error.sqlstate or "")
+        if known is None:
+            raise
+        said = error.diag
+        raise known(
+            said.message_primary or str(error), hint=said.message_hint, detail=said.message_detail
+        ) from error
