@@ -124,9 +124,7 @@ def freeze(message: str | None) -> None:
             copy(name, home)
             print(f"froze {name} under {home}")
     if waiting and not message:
-        sys.exit(
-            f'released files changed: {waiting}; give the new revision a message: make freeze m="what changed"'
-        )
+        sys.exit(f'released files changed: {waiting}; say what changed: make freeze m="what changed"')
     for of, names in waiting.items():
         print(f"wrote {write_revision(of, names, message or '')}: {', '.join(names)}")
     for path in orphans():

@@ -4,7 +4,7 @@ A revision never reads ``sql/``. It reads the copy frozen under a revision id, s
 day it was written is what it does for ever. See docs/decisions/0001-living-files-frozen-copies.md.
 """
 
-from alembic import op
+from alembic import context
 
 from pglapse.resources import migrations
 
@@ -36,8 +36,14 @@ def run_script(sql: str) -> None:
     ``op.execute`` would read ``:name`` in a function body as a bind parameter (NULL with ``--sql``)
     and double every ``%``; a script is not a template.
     """
-    context = op.get_context()
-    if context.as_sql:
-        context.impl.static_output(sql)
+    migration = context.get_context()
+    if migration.as_sql:
+        migration.impl.static_output(sql)
         return
-    op.get_bind().exec_driver_sql(sql, execution_options={"no_parameters": True})
+    if (connection := migration.connection) is not None:
+        connection.exec_driver_sql(sql, execution_options={"no_parameters": True})
+
+
+def asked_for(option: str) -> bool:
+    """Whether the caller gave ``-x OPTION`` (with or without a value)."""
+    return option in context.get_x_argument(as_dictionary=True)

@@ -4,7 +4,7 @@ Revision ID: engine_0001
 Revises:
 """
 
-from pglapse.replaceable import apply, run_script
+from pglapse.replaceable import apply, asked_for, run_script
 
 revision = "engine_0001"
 down_revision = None
@@ -414,10 +414,31 @@ drop function lapse.path_digest(text);
 """
 
 
+# Whoever drops the queue forgets files that were to be deleted. The lock waits for those that are just being queued.
+REFUSE = """
+do $$
+declare
+    v_files bigint;
+begin
+    lock table lapse.file_cleanup_queue in access exclusive mode;
+    select count(*) into v_files from lapse.file_cleanup_queue;
+    if v_files > 0 then
+        raise exception 'the queue still holds % files to delete', v_files
+              using errcode = 'LP008',
+                    hint = 'Let a worker drain it (pglapse worker --once; pglapse queue list shows dead ones), or give '
+                           'it up: pglapse downgrade --discard-queue, or alembic -x discard-queue downgrade.';
+    end if;
+end;
+$$;
+"""
+
+
 def upgrade() -> None:
     apply("engine_0001", "functions/lapse/path_digest.sql")
     run_script(TABLES)
 
 
 def downgrade() -> None:
+    if not asked_for("discard-queue"):
+        run_script(REFUSE)
     run_script(DROP)

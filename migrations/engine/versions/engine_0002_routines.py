@@ -4,6 +4,8 @@ Revision ID: engine_0002
 Revises: engine_0001
 """
 
+from pathlib import PurePath
+
 from pglapse.replaceable import apply, names, run_script
 
 revision = "engine_0002"
@@ -22,32 +24,55 @@ def upgrade() -> None:
     run_script(REVOKE)
 
 
-def downgrade() -> None:
-    run_script(DROP)
+# Jobs that would go on calling what is gone. Those in another database of the cluster are out of reach from here.
+UNSCHEDULE = """
+do $$
+declare
+    v_jobs text;
+    v_home text;
+begin
+    if to_regprocedure('lapse.unschedule()') is not null then
+        perform lapse.unschedule();
+    end if;
+    select string_agg(j.jobname, ', ' order by j.jobname), min(j.cron_database) into v_jobs, v_home
+      from lapse.cron_job as j;
+    if v_jobs is not null then
+        raise exception 'pg_cron in database % still has jobs that call this one: %', v_home, v_jobs
+              using errcode = 'LP009',
+                    hint = format('Remove them first: pglapse unschedule --cron-dsn "dbname=%s"', v_home);
+    end if;
+end;
+$$;
+"""
 
-
+# Views first, then triggers, then routines: those of our files, nothing that somebody else put here.
 DROP = """
 do $$
 declare
+    v_names   text[] := '{NAMES}';
     v_command text;
 begin
-    -- Views first, then triggers, then every routine but the one that an index of engine_0001 needs.
     for v_command in
-        select format('drop view lapse.%I cascade', c.relname)
-          from pg_catalog.pg_class as c
-         where c.relnamespace = 'lapse'::regnamespace and c.relkind = 'v'
+        select format('drop view if exists lapse.%I cascade', c.relname)
+          from pg_class as c
+         where c.relnamespace = 'lapse'::regnamespace and c.relkind = 'v' and c.relname = any (v_names)
         union all
         select format('drop trigger %I on lapse.%I', t.tgname, c.relname)
-          from pg_catalog.pg_trigger as t
-          join pg_catalog.pg_class as c on c.oid = t.tgrelid
-         where c.relnamespace = 'lapse'::regnamespace and not t.tgisinternal
+          from pg_trigger as t
+          join pg_class as c on c.oid = t.tgrelid
+         where c.relnamespace = 'lapse'::regnamespace and not t.tgisinternal and t.tgname = any (v_names)
         union all
         select format('drop routine %s', p.oid::regprocedure)
-          from pg_catalog.pg_proc as p
-         where p.pronamespace = 'lapse'::regnamespace and p.proname <> 'path_digest'
+          from pg_proc as p
+         where p.pronamespace = 'lapse'::regnamespace and p.proname = any (v_names)
     loop
         execute v_command;
     end loop;
 end;
 $$;
 """
+
+
+def downgrade() -> None:
+    run_script(UNSCHEDULE)
+    run_script(DROP.replace("NAMES", ",".join(PurePath(name).stem for name in names("engine_0002"))))
