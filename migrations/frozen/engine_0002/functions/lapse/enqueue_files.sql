@@ -1,0 +1,94 @@
+-- lapse.enqueue_files: condemn files, in the transaction that no longer needs them.
+--
+-- In: requests; a NULL not_before means now. Out: how many rows were written or
+-- merged. LP001 for a request without storage or path, and then nothing is queued.
+--
+-- A file needs deleting once, so a request for a queued file is merged into its row:
+--   dead             revived, with its attempts forgotten;
+--   held by a worker marked to be done again (again_at), since the worker may already
+--                    have deleted what this request is about;
+--   backing off      keeps its backoff;
+--   waiting          keeps the earlier time.
+-- Rows are written in (storage, digest) order, so that two statements that queue the
+-- same files in another order wait for each other instead of deadlocking. Workers are
+-- nudged at commit, and only for what is due within lapse.setting.notify_horizon: a
+-- NOTIFY in each commit would cost the application three quarters of its throughput.
+
+create or replace function lapse.enqueue_files(p_files lapse.file_request[])
+    returns bigint
+    language plpgsql
+    volatile
+    security definer  -- an application needs no right on the queue itself
+    set search_path = pg_catalog, pg_temp
+as $$
+declare
+    v_bad   bigint;
+    v_count bigint;
+    v_nudge boolean;
+begin
+    select min(f.position)
+      into v_bad
+      from unnest(p_files) with ordinality
+           as f (storage, path, not_before, reason, source_table, source_id, position)
+     where f.storage is null or f.path is null;
+
+    if v_bad is not null then
+        raise exception 'file request % has no storage or no path', v_bad
+            using errcode = 'LP001', hint = 'Give both: row(storage, path, not_before, reason, source_table, source_id).';
+    end if;
+
+    with asked as (
+        select distinct on (f.storage, f.digest) f.*
+          from (select r.*, sha256(convert_to(r.path, 'UTF8')) as digest
+                  from unnest(p_files) with ordinality
+                       as r (storage, path, not_before, reason, source_table, source_id, position)) as f
+         order by f.storage, f.digest, coalesce(f.not_before, now()), f.position
+    ),
+    written as (
+        insert into lapse.file_cleanup_queue as q
+               (storage, path, reason, source_table, source_id, not_before, generation)
+        select a.storage, a.path, coalesce(a.reason, 'requested'), a.source_table, a.source_id,
+               coalesce(a.not_before, now()), 1
+          from asked as a
+         order by a.storage, a.digest
+        on conflict (storage, lapse.path_digest(path)) do update
+           set generation   = q.generation + 1,
+               not_before   = case
+                                  when q.dead_at is not null then excluded.not_before
+                                  when q.lease_token is not null or q.attempts > 0 then q.not_before
+                                  else least(q.not_before, excluded.not_before)
+                              end,
+               again_at     = case
+                                  when q.dead_at is not null then null
+                                  when q.lease_token is not null then least(q.again_at, excluded.not_before)
+                                  else q.again_at
+                              end,
+               -- A cancelled row that a worker holds stays cancelled: only the new request is tried again.
+               cancelled_at = case when q.dead_at is null and q.lease_token is not null then q.cancelled_at end,
+               -- The request that comes due first says why; it makes no difference for a row in a worker's hands.
+               reason       = case when q.dead_at is not null or excluded.not_before < q.not_before then excluded.reason else q.reason end,
+               source_table = case when q.dead_at is not null or excluded.not_before < q.not_before then excluded.source_table else q.source_table end,
+               source_id    = case when q.dead_at is not null or excluded.not_before < q.not_before then excluded.source_id else q.source_id end,
+               enqueued_at  = case when q.dead_at is not null then now() else q.enqueued_at end,
+               attempts     = case when q.dead_at is not null then 0 else q.attempts end,
+               last_error   = case when q.dead_at is null then q.last_error end,
+               leased_until = case when q.dead_at is null then q.leased_until end,
+               leased_by    = case when q.dead_at is null then q.leased_by end,
+               lease_token  = case when q.dead_at is null then q.lease_token end,
+               dead_at      = null
+        returning q.not_before, q.lease_token
+    )
+    select count(*), bool_or(w.lease_token is null and w.not_before <= clock_timestamp() + s.notify_horizon)
+      into v_count, v_nudge
+      from written as w cross join lapse.setting as s;
+
+    if v_nudge then
+        perform pg_notify('file_cleanup_queue', '');
+    end if;
+
+    return v_count;
+end;
+$$;
+
+comment on function lapse.enqueue_files(lapse.file_request[]) is
+    'Queue files for deletion in this transaction, merging with rows already queued; returns rows written or merged.';

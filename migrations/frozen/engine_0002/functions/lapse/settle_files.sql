@@ -1,0 +1,189 @@
+-- lapse.settle_files: the first half of lapse.exchange_files: what became of files handed out before.
+--
+-- In: the worker and its results. Out: results that could not be settled now ('unsettled':
+-- somebody has the row, or a row that refers to the file, locked: hand in again) and those
+-- that don't count any more ('stale': the lease ended and another worker took the row, or
+-- the row is gone). LP001 for malformed results, and then nothing happens.
+--
+-- The token decides whether a result counts, under the row's lock, so a late worker can't
+-- touch a row that was claimed again. Rows are locked by number, skipping locked ones: an
+-- application's open transaction must not stall a worker.
+
+create or replace function lapse.settle_files(p_worker text, p_results jsonb)
+    returns table (kind text, id bigint, token bigint, storage text, path text, note text)
+    language plpgsql
+    volatile
+    set search_path = pg_catalog, pg_temp
+as $$
+#variable_conflict use_column
+declare
+    v_now       timestamptz := clock_timestamp();
+    v_bad       bigint;
+    v_ids       bigint[];
+    v_tokens    bigint[];
+    v_outcomes  text[];
+    v_bytes     bigint[];
+    v_errors    text[];
+    v_settled   bigint[];
+    v_unsettled bigint[];
+    v_gone      bigint[];
+    v_storages  text[];
+    v_paths     text[];
+    v_notes     text[];
+    v_nudge     boolean;
+begin
+    begin
+        select array_agg(r.id), array_agg(r.token), array_agg(r.outcome), array_agg(r.bytes),
+               array_agg(left(r.error, 2000)),
+               min(r.position) filter (where r.id is null or r.token is null or coalesce(r.bytes, 0) < 0
+                                          or r.outcome is null
+                                          or r.outcome not in ('deleted', 'missing', 'failed', 'refused', 'released'))
+          into v_ids, v_tokens, v_outcomes, v_bytes, v_errors, v_bad
+          from rows from (jsonb_to_recordset(p_results)
+                          as (id bigint, token bigint, outcome text, bytes bigint, error text))
+               with ordinality as r (id, token, outcome, bytes, error, position);
+    exception when data_exception then
+        raise exception 'the results are malformed: %', sqlerrm
+            using errcode = 'LP001', hint = 'Give a JSON array of {"id": 1, "token": 2, "outcome": "deleted", "bytes": 3}.';
+    end;
+
+    if v_bad is not null then
+        raise exception 'result % has no id, token or known outcome, or negative bytes', v_bad
+            using errcode = 'LP001', hint = 'Outcomes are deleted, missing, failed, refused and released.';
+    end if;
+
+    if v_ids is null then
+        return;
+    end if;
+
+    with handed as materialized (
+        select distinct on (r.id, r.token) r.*
+          from unnest(v_ids, v_tokens, v_outcomes, v_bytes, v_errors) with ordinality
+               as r (id, token, outcome, bytes, error, position)
+         order by r.id, r.token, r.position
+    ),
+    held as materialized (
+        select q.id, q.lease_token, q.storage, q.path, q.again_at
+          from handed as h
+          join lapse.file_cleanup_queue as q on q.id = h.id and q.lease_token = h.token
+         order by q.id
+           for update of q skip locked
+    ),
+    judged as (
+        select h.*, l.storage, l.path, l.id is not null as settled,
+               -- Asked for again: the file may have been written anew, so nobody is told until that one is gone.
+               l.id is not null and l.again_at is null and h.outcome in ('deleted', 'missing') as gone,
+               l.id is null and exists (select from lapse.file_cleanup_queue as q
+                                         where q.id = h.id and q.lease_token = h.token) as locked
+          from handed as h
+          left join held as l on l.id = h.id and l.lease_token = h.token
+    )
+    select array_agg(j.id) filter (where j.settled),
+           array_agg(j.id) filter (where j.locked),
+           array_agg(j.id) filter (where j.gone),
+           array_agg(j.storage) filter (where j.gone),
+           array_agg(j.path) filter (where j.gone),
+           array_agg(j.id), array_agg(j.token), array_agg(j.outcome), array_agg(j.bytes), array_agg(j.error)
+      into v_settled, v_unsettled, v_gone, v_storages, v_paths,
+           v_ids, v_tokens, v_outcomes, v_bytes, v_errors
+      from judged as j;
+
+    return query
+    select case when r.id = any (v_unsettled) then 'unsettled' else 'stale' end,
+           r.id, r.token, null::text, null::text,
+           case when r.id = any (v_unsettled) then 'another transaction is changing the queue row' end
+      from unnest(v_ids, v_tokens) as r (id, token)
+     where not coalesce(r.id = any (v_settled), false);
+
+    if v_gone is not null and exists (select from lapse.file_source as s where s.removed is not null) then
+        select array_agg(t.id), array_agg(t.note)
+          into v_unsettled, v_notes
+          from (select g.id, min(r.note) as note
+                  from lapse.tell_removed(v_storages, v_paths) as r
+                  join unnest(v_gone, v_storages, v_paths) as g (id, storage, path)
+                    on g.storage = r.storage and g.path = r.path
+                 group by g.id) as t;
+
+        return query
+        select 'unsettled', u.id, r.token, null::text, null::text, u.note
+          from unnest(v_unsettled, v_notes) as u (id, note)
+          join unnest(v_ids, v_tokens) as r (id, token) on r.id = u.id and r.id = any (v_settled);
+
+        v_settled := array(select unnest(v_settled) except select unnest(v_unsettled));
+    end if;
+
+    with verdict as materialized (
+        select q.*, h.outcome, h.bytes, h.error, s.max_attempts, s.backoff_base, s.backoff_cap,
+               case
+                   when h.outcome in ('deleted', 'missing') or q.cancelled_at is not null then
+                       case when q.again_at is not null then 'again'
+                            when h.outcome in ('deleted', 'missing') then 'done'
+                            else 'cancel' end
+                   when h.outcome = 'released' then 'release'
+                   when h.outcome = 'refused' then 'bury'
+                   when q.attempts >= s.max_attempts and q.again_at is null then 'bury'
+                   else 'retry'
+               end as fate
+          from unnest(v_ids, v_tokens, v_outcomes, v_bytes, v_errors) as h (id, token, outcome, bytes, error)
+          join lapse.file_cleanup_queue as q on q.id = h.id and q.lease_token = h.token
+         cross join lapse.setting as s
+         where h.id = any (v_settled)
+    ),
+    logged as (
+        insert into lapse.file_cleanup_log
+               (queue_id, storage, path, reason, source_table, source_id, outcome, bytes, worker, attempts, note,
+                enqueued_at, not_before)
+        select v.id, v.storage, v.path, v.reason, v.source_table, v.source_id,
+               case when v.outcome in ('deleted', 'missing') then v.outcome else 'cancelled' end,
+               v.bytes, p_worker, v.attempts,
+               case when v.outcome in ('deleted', 'missing') and v.cancelled_at is not null
+                    then 'cancelled too late: a worker held it already'
+                    else v.error end,
+               v.enqueued_at, v.not_before
+          from verdict as v
+         where v.outcome in ('deleted', 'missing') or v.fate = 'cancel'
+    ),
+    finished as (
+        delete from lapse.file_cleanup_queue as q
+         using verdict as v
+         where q.id = v.id and v.fate in ('done', 'cancel')
+    ),
+    kept as (
+        update lapse.file_cleanup_queue as q
+           set leased_until = null,
+               leased_by    = null,
+               lease_token  = null,
+               cancelled_at = null,
+               again_at     = case when v.fate in ('release', 'retry') then q.again_at end,
+               enqueued_at  = case when v.fate = 'again' then v_now else q.enqueued_at end,
+               attempts     = case
+                                  when v.fate = 'again' then 0
+                                  when v.fate = 'release' then greatest(q.attempts - 1, 0)
+                                  when v.fate = 'retry' and q.attempts >= v.max_attempts then 0
+                                  else q.attempts
+                              end,
+               last_error   = case when v.fate = 'again' then null else coalesce(v.error, q.last_error) end,
+               not_before   = case
+                                  when v.fate = 'again' then q.again_at
+                                  when v.fate = 'retry'
+                                  then v_now + lapse.file_backoff(q.attempts, v.backoff_base, v.backoff_cap, random())
+                                  else q.not_before
+                              end,
+               dead_at      = case when v.fate = 'bury' then v_now end
+          from verdict as v
+         where q.id = v.id and v.fate in ('again', 'release', 'bury', 'retry')
+        returning q.not_before, v.fate
+    )
+    -- Rows given back are due now, and other workers may be asleep; a failed one wakes nobody before its time.
+    select bool_or(k.fate in ('again', 'release') and k.not_before <= v_now)
+      into v_nudge
+      from kept as k;
+
+    if v_nudge then
+        perform pg_notify('file_cleanup_queue', '');
+    end if;
+end;
+$$;
+
+comment on function lapse.settle_files(text, jsonb) is
+    'Internal, first half of lapse.exchange_files: record results; returns those unsettled or stale.';

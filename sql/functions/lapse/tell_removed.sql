@@ -1,0 +1,36 @@
+-- lapse.tell_removed: tell every file source that these files are gone.
+--
+-- In: storages and paths, pairwise. Out: those that a source could not record yet,
+-- since their rows are locked, with a note. A source that fails has recorded nothing:
+-- all are returned, with its error, and a warning. Telling twice does no harm.
+
+create or replace function lapse.tell_removed(p_storages text[], p_paths text[])
+    returns table (storage text, path text, note text)
+    language plpgsql
+    volatile
+    set search_path = pg_catalog, pg_temp
+as $$
+#variable_conflict use_column
+declare
+    v_source record;
+begin
+    for v_source in
+        select s.name, s.removed from lapse.file_source as s where s.removed is not null order by s.name
+    loop
+        begin
+            return query execute format(
+                'select r.storage, r.path, %L from %s($1, $2) as r',
+                'rows of file source ' || v_source.name || ' are locked', v_source.removed)
+                using p_storages, p_paths;
+        exception when others then
+            raise warning 'file source % could not be told of removed files: % (%)', v_source.name, sqlerrm, sqlstate;
+            return query
+            select f.storage, f.path, format('file source %s failed: %s', v_source.name, sqlerrm)
+              from unnest(p_storages, p_paths) as f (storage, path);
+        end;
+    end loop;
+end;
+$$;
+
+comment on function lapse.tell_removed(text[], text[]) is
+    'Internal: tell all file sources that files are gone; returns those that they could not record yet.';
