@@ -102,13 +102,21 @@ def offline() -> None:
 
 def online() -> None:
     """Migrate the database that `connect` reaches; all of it or nothing."""
+    done: list[str] = []
+
+    def note(*, step: Any, **_: Any) -> None:
+        verb = "installed" if step.is_upgrade else "removed"
+        done.append(f"{verb} {step.up_revision_id}: {step.up_revision.doc}")
+
     engine = create_engine("postgresql+psycopg://", creator=connect, poolclass=pool.NullPool)
     with engine.begin() as connection:
-        context.configure(connection=connection, on_version_apply=report, **VERSION)
+        context.configure(connection=connection, on_version_apply=note, **VERSION)
         if context.get_context().opts.get("dont_mutate"):  # `alembic current` only looks
             context.run_migrations()
         else:
             migrate()
+    for line in done:  # not before it is committed
+        context.config.print_stdout("%s", line)
 
 
 def migrate() -> None:
@@ -117,12 +125,6 @@ def migrate() -> None:
         run_script(before)
     context.run_migrations()
     run_script(CLOSE)
-
-
-def report(*, step: Any, **_: Any) -> None:
-    """Say what was done, one line a revision."""
-    verb = "installed" if step.is_upgrade else "removed"
-    context.config.print_stdout("%s %s: %s", verb, step.up_revision_id, step.up_revision.doc)
 
 
 if context.is_offline_mode():
