@@ -252,6 +252,8 @@ def stack(tmp_path_factory: pytest.TempPathFactory) -> Iterator[compose.Stack]:
     try:
         postgres = container.postgres_image()
         worker = container.build(ROOT, "docker/Dockerfile.worker", "pglapse:test", base)
+    except container.BuildFailed:
+        raise
     except container.NoContainer as reason:
         pytest.skip(str(reason)[:500])
     folder = tmp_path_factory.mktemp("secrets")

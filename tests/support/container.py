@@ -1,6 +1,7 @@
 """PostgreSQL with pg_cron in a container, from docker/Dockerfile.postgres."""
 
 import os
+import re
 import secrets
 import time
 from collections.abc import Iterator
@@ -25,6 +26,10 @@ class NoContainer(Exception):
     """No engine answers, or the image can't be built or run; the message says which and why."""
 
 
+class BuildFailed(NoContainer):
+    """An engine and the base image are there, yet a Dockerfile of ours does not build."""
+
+
 def engine() -> Any:
     """A client of the engine that DOCKER_HOST or the usual socket leads to; raises `NoContainer`."""
     if not os.environ.get("DOCKER_HOST") and not Path("/var/run/docker.sock").exists():
@@ -40,14 +45,28 @@ def engine() -> Any:
 
 
 def build(folder: Path, dockerfile: str, tag: str, base: str | None = None) -> str:
-    """Build ``dockerfile`` with ``folder`` as its context and return the tag; raises `NoContainer`."""
-    arguments = {"BASE": base} if base else {}
+    """Build ``dockerfile`` with ``folder`` as its context and return the tag.
+
+    Raises `NoContainer` when no engine answers or the base image is not to be had, `BuildFailed` when the
+    fault lies with the Dockerfile.
+    """
+    client = engine()
+    first = re.search(r"^ARG BASE=(\S+)", (folder / dockerfile).read_text(encoding="utf-8"), re.MULTILINE)
+    assert first, f"{dockerfile} names no base image"
+    base = base or first[1]
     try:
-        engine().images.build(path=str(folder), dockerfile=dockerfile, tag=tag, buildargs=arguments, rm=True)
-    except NoContainer:
-        raise
+        client.images.get(base)
+    except Exception:
+        try:
+            client.images.pull(base)
+        except Exception as error:
+            raise NoContainer(f"Docker answers, but {base} can't be pulled: {error}") from error
+    try:
+        client.images.build(
+            path=str(folder), dockerfile=dockerfile, tag=tag, buildargs={"BASE": base}, rm=True
+        )
     except Exception as error:
-        raise NoContainer(f"Docker answers, but the image {dockerfile} can't be built: {error}") from error
+        raise BuildFailed(f"{dockerfile} does not build: {error}") from error
     return tag
 
 
