@@ -1,0 +1,35 @@
+-- market.files_in_use: which of these files a live row still needs, and until when.
+--
+-- In: storages and paths, in pairs. Out: each pair that is still needed, once,
+-- with the time until which; NULL until means that nobody knows. A file is
+-- needed by a task that is open or taken, and by a completed one until its
+-- files_go_at; of several references the longest-lasting counts. Raises nothing.
+-- Volatile, so that it sees what has committed by now and not by the start of
+-- its caller's statement; lapse.exchange_files asks it before a file is handed out.
+
+create or replace function market.files_in_use(
+    p_storages text[],
+    p_paths    text[]
+)
+    returns table (storage text, path text, until timestamptz)
+    language sql
+    volatile
+    security definer
+    set search_path = pg_catalog, pg_temp
+as $$
+    select f.storage, f.path,
+           case when bool_or(t.status in ('open', 'taken')) then null else max(t.files_go_at) end
+      from unnest(p_storages, p_paths) as a (storage, path)
+      join market.task_files as f
+        on f.storage = a.storage
+       and lapse.path_digest(f.path) = lapse.path_digest(a.path)
+       and f.path = a.path
+      join market.tasks as t on t.id = f.task_id
+     where f.removed_at is null
+       and (t.status in ('open', 'taken')
+            or t.status = 'completed' and t.files_go_at > clock_timestamp())
+     group by f.storage, f.path
+$$;
+
+comment on function market.files_in_use(text[], text[]) is
+    'File source market: those of the files that a live task still needs, and until when (NULL: not known).';

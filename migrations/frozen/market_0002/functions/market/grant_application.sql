@@ -1,0 +1,37 @@
+-- market.grant_application: what the marketplace's application may do.
+--
+-- In: a role. It may read and write the tables (the ledger and the balances it
+-- may only read: triggers write them) and call the guarded operations. It gets
+-- no right on schema lapse: triggers queue files with their owner's rights.
+-- Callable again and again. Raises LP108 for NULL, 42704 for an unknown role.
+
+create or replace function market.grant_application(p_role name)
+    returns void
+    language plpgsql
+    volatile
+    set search_path = pg_catalog, pg_temp
+as $$
+declare
+    v_command text;
+begin
+    if p_role is null then
+        raise exception 'grant_application was given NULL'
+            using errcode = 'LP108', hint = 'Name a role.';
+    end if;
+
+    foreach v_command in array array[
+        'grant usage on schema market to %I',
+        'grant select on all tables in schema market to %I',
+        'grant insert, update, delete on market.users, market.pending_users, market.coupons,'
+            ' market.invitation_codes, market.point_grants, market.tasks, market.task_files to %I',
+        'grant execute on function market.redeem_coupon, market.use_invitation_code, market.grant_points,'
+            ' market.spend_points, market.point_balance, market.verify_pending_user, market.complete_task,'
+            ' market.cancel_task, market.reopen_task to %I'
+    ] loop
+        execute format(v_command, p_role);
+    end loop;
+end;
+$$;
+
+comment on function market.grant_application(name) is
+    'Let a role use the marketplace: its tables, and the guarded operations.';
