@@ -15,9 +15,10 @@ import typer
 from rich.console import Console
 
 from pglapse.demo import database, files, load, plan, process, proof, show
-from pglapse.demo.database import Database, DemoError
+from pglapse.demo.database import Database
 from pglapse.demo.interrupts import Interrupted, Interrupts
 from pglapse.demo.screen import Screen
+from pglapse.errors import PglapseError, SettingError
 
 
 @dataclass(frozen=True, slots=True)
@@ -78,15 +79,15 @@ def run(options: Options, screen: Screen) -> int:
         except Interrupted as interrupted:
             code = interrupted.exit_code
             screen.say(f"\n{interrupted}: cleaning up")
-        except DemoError as error:
-            code = 2
+        except PglapseError as error:
+            code = error.exit_code
             screen.say(f"{error}", style="red")
         except (OSError, RuntimeError, psycopg.Error) as error:
             screen.say(f"The demo failed: {error}", style="red")
         finally:
             try:
                 cleanup.close()
-            except DemoError as error:
+            except PglapseError as error:
                 code = code or 1
                 screen.say(f"{error}", style="red")
     return code
@@ -160,9 +161,9 @@ def _place(named: Path | None) -> Iterator[Place]:
         try:
             folder.mkdir(mode=0o700, exist_ok=True)
             if any(folder.iterdir()):
-                raise DemoError(f"{folder} is not empty: name a new folder")
+                raise SettingError(f"{folder} is not empty: name a new folder")
         except OSError as error:
-            raise DemoError(f"can't use {folder} as the demo's folder: {error.strerror}") from error
+            raise SettingError(f"can't use {folder} as the demo's folder: {error.strerror}") from error
     if made:
         folder.chmod(0o711)  # root lends the server to another user, who has to get through
     place = Place(folder)

@@ -16,10 +16,7 @@ from psycopg import sql
 from psycopg.conninfo import conninfo_to_dict, make_conninfo
 
 from pglapse.cluster import OLDEST, find_embedded, throwaway
-
-
-class DemoError(Exception):
-    """The demo can't run here; the message says why and what to do."""
+from pglapse.errors import PglapseError, SettingError
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,7 +40,7 @@ def embedded(folder: Path) -> Iterator[Database]:
     try:
         bindir = find_embedded()
     except FileNotFoundError as error:
-        raise DemoError(
+        raise SettingError(
             f"{error}\nor set DATABASE_URL to a server of yours: the demo makes a database of its own there"
         ) from error
     for name in [name for name in os.environ if name.startswith("PG") and not name.startswith("PGLAPSE")]:
@@ -62,7 +59,7 @@ def borrowed(url: str) -> Iterator[Database]:
     try:
         with _admin(url) as admin:
             if admin.info.server_version < OLDEST * 10_000:
-                raise DemoError(
+                raise SettingError(
                     f"the server of DATABASE_URL is PostgreSQL {_version(url)}: it takes {OLDEST} or newer"
                 )
             # template0: whatever lies in template1 is none of the demo's business
@@ -70,12 +67,12 @@ def borrowed(url: str) -> Iterator[Database]:
                 sql.SQL("create database {} template template0 encoding 'UTF8'").format(sql.Identifier(name))
             )
     except psycopg.errors.InsufficientPrivilege as error:
-        raise DemoError(
+        raise SettingError(
             f"the demo makes a database of its own, and the role of DATABASE_URL may not ({_line(error)}): "
             "name a role that has CREATEDB, or unset DATABASE_URL for an embedded server"
         ) from error
     except psycopg.Error as error:
-        raise DemoError(f"can't use the server of DATABASE_URL: {_line(error)}") from error
+        raise SettingError(f"can't use the server of DATABASE_URL: {_line(error)}") from error
     try:
         yield Database(
             make_conninfo(url, dbname=name), f"PostgreSQL {_version(url)}, database {name}", "psql"
@@ -109,7 +106,7 @@ def _drop(url: str, name: str) -> None:
             sleep(pause)
         else:
             return
-    raise DemoError(f"database {name} is still there ({_line(error)}): drop it by hand") from error
+    raise PglapseError(f"database {name} is still there ({_line(error)}): drop it by hand") from error
 
 
 def _version(dsn: str) -> str:
