@@ -99,7 +99,7 @@ def _play(options: Options, screen: Screen, interrupts: Interrupts, cleanup: Exi
     story = plan.make(options.scale)
     manifest = files.write(place.folder, story.files, story.seed)
     goes = sum(file.goes for file in story.files)
-    screen.step(f"wrote {len(story.files):,} files; by {manifest}")
+    screen.step(f"wrote {len(story.files):,} files, listed in {manifest}")
     screen.say(f"         {goes:,} of them must be gone at the end and {len(story.files) - goes:,} untouched")
 
     with interrupts.held():  # a server half started could not be stopped
@@ -185,7 +185,7 @@ def _begins(conn: psycopg.Connection[Any], scale: float) -> datetime:
     """When the first row of the show lapses: about when loading will be over."""
     row = conn.execute("select clock_timestamp()").fetchone()
     assert row is not None and isinstance(row[0], datetime)  # noqa: S101, PT018
-    return row[0] + timedelta(seconds=2 + 4 * scale)
+    return row[0] + timedelta(seconds=1 + 2 * scale)
 
 
 def _ended(worker: process.Worker, broke: str | None) -> list[str]:
