@@ -1,2 +1,78 @@
+"""The command line: mounts the commands and turns what they raise into one clear line and an exit code."""
+
+import sys
+from typing import Annotated
+
+import psycopg
+import typer
+
+from pglapse import __version__, install
+from pglapse.commands import queue, run, status, worker
+from pglapse.errors import PglapseError
+from pglapse.text import printable
+
+app = typer.Typer(
+    name="pglapse",
+    no_args_is_help=True,
+    pretty_exceptions_show_locals=False,
+    pretty_exceptions_enable=False,
+    rich_markup_mode=None,
+    help="""Rows lapse, their files follow: expiry and file clean-up inside PostgreSQL.
+
+The database is the one in DATABASE_URL, or of libpq's own PG* variables.
+
+\b
+First steps:
+  export DATABASE_URL=postgresql://user@host/database
+  pglapse upgrade      install the engine
+  pglapse schedule     let pg_cron keep the schedule; without it, the worker does
+  pglapse worker       delete files whose time has come
+  pglapse status       look
+""",
+)
+
+
+def _version(wanted: bool) -> None:
+    if wanted:
+        typer.echo(f"pglapse {__version__}")
+        raise typer.Exit
+
+
+@app.callback()
+def options(
+    version: Annotated[
+        bool, typer.Option("--version", help="Show the version and exit.", callback=_version, is_eager=True)
+    ] = False,
+) -> None:
+    """Options before the command."""
+
+
+app.command()(status.status)
+app.command()(worker.worker)
+app.command()(run.run)
+app.add_typer(queue.app, name="queue")
+install.mount(app)
+
+
 def main() -> None:
-    raise SystemExit(0)
+    """Run the command line. Exit codes: 0 ok, 1 failed, 2 a setting or the usage is wrong."""
+    try:
+        app()
+    except PglapseError as error:
+        _say(str(error), error.detail, error.hint)
+        sys.exit(error.exit_code)
+    except psycopg.OperationalError as error:
+        _say(f"the database: {error}", None, None)
+        sys.exit(1)
+    except BrokenPipeError:
+        sys.exit(1)
+
+
+def _say(message: str, detail: str | None, hint: str | None) -> None:
+    """One line on standard error, whatever line ends the parts have."""
+    line = " ".join(message.split())
+    if detail:
+        line += f" ({' '.join(detail.split())})"
+    if hint:
+        line += f" - {' '.join(hint.split())}"
+    print(f"pglapse: {printable(line, 2000)}", file=sys.stderr)

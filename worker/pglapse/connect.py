@@ -1,9 +1,25 @@
 """One way to reach the database, for the worker, the commands and the migrations."""
 
 import os
+import re
 from typing import Any
 
 import psycopg
+from psycopg.conninfo import conninfo_to_dict
+
+from pglapse.errors import SettingError
+
+# What holds unless the connection string or libpq's own variable says otherwise. A connection whose other
+# end vanished without a word must be noticed within about a minute, not after two hours.
+DEFAULTS: dict[str, tuple[str | int, str | None]] = {
+    "application_name": ("pglapse", "PGAPPNAME"),
+    "connect_timeout": (10, "PGCONNECT_TIMEOUT"),
+    "keepalives": (1, None),
+    "keepalives_idle": (30, None),
+    "keepalives_interval": (10, None),
+    "keepalives_count": (3, None),
+    "tcp_user_timeout": (60_000, None),
+}
 
 
 def dsn() -> str:
@@ -15,5 +31,24 @@ def dsn() -> str:
 
 
 def connect(conninfo: str | None = None, **options: Any) -> psycopg.Connection[Any]:
-    """Open a connection; raises `psycopg.OperationalError` when the server can't be reached."""
-    return psycopg.connect(dsn() if conninfo is None else conninfo, application_name="pglapse", **options)
+    """Open a connection.
+
+    Raises `psycopg.OperationalError` when the server can't be reached, and `SettingError` when the
+    connection string is none.
+    """
+    text = dsn() if conninfo is None else conninfo
+    try:
+        given = conninfo_to_dict(text)
+    except psycopg.ProgrammingError as error:
+        # What libpq quotes may be a part of the password.
+        reason = re.sub(r'"[^"]*"?', '"…"', str(error).strip())
+        raise SettingError(
+            f"the connection string is not one: {reason}",
+            hint="DATABASE_URL looks like postgresql://user@host:5432/database",
+        ) from None
+    defaults = {
+        name: value
+        for name, (value, variable) in DEFAULTS.items()
+        if name not in given and not (variable and os.environ.get(variable))
+    }
+    return psycopg.connect(text, **{**defaults, "client_encoding": "utf8", **options})

@@ -18,21 +18,10 @@ REVOKE = """
 revoke all on all routines in schema lapse from public;
 """
 
-# The policies that keep the engine's own tables small.
-POLICIES = """
-select lapse.create_policy('prune_run_log', 'lapse.prune_run_log', interval '1 day',
-    'History of runs older than lapse.setting.run_log_keep goes.', p_at_time => time '03:30');
-select lapse.create_policy('prune_file_log', 'lapse.prune_file_log', interval '1 day',
-    'History of files older than lapse.setting.file_log_keep goes.', p_at_time => time '03:40');
-select lapse.create_policy('prune_workers', 'lapse.prune_workers', interval '1 hour',
-    'Heartbeats of workers that were not seen for a day go.');
-"""
-
 
 def upgrade() -> None:
     apply("engine_0002", *names("engine_0002"))
     run_script(REVOKE)
-    run_script(POLICIES)
 
 
 # Jobs that would go on calling what is gone. Those in another database of the cluster are out of reach from here.
@@ -86,5 +75,4 @@ $$;
 
 def downgrade() -> None:
     run_script(UNSCHEDULE)
-    run_script("delete from lapse.policy where step like 'lapse.%';")
     run_script(DROP.replace("NAMES", ",".join(PurePath(name).stem for name in names("engine_0002"))))

@@ -1,0 +1,156 @@
+"""The worker's life: listen, drain, wait, and again, until told to stop.
+
+Listening comes before draining: a file queued while we drain has already left its nudge behind. Waiting
+ends with a nudge, with the next file's due time, or with the poll that makes up for nudges lost with a
+connection.
+"""
+
+import logging
+import os
+import secrets
+import socket
+from collections.abc import Callable
+from time import monotonic
+
+import psycopg
+
+from pglapse import __version__, queue, schema, text
+from pglapse.connect import connect
+from pglapse.drain import Worker, drain
+from pglapse.outage import Outage
+from pglapse.queue import Connection
+from pglapse.stop import Stop, Stopping
+from pglapse.ticker import Mode, Ticker, tick
+
+log = logging.getLogger(__name__)
+
+PIECE = 0.5  # longest sleep between two looks at whether to stop
+BEAT = 15.0  # seconds between two signs of life
+LATER = "; once the lease is over, another attempt finds the files gone"
+HELD = 0.5  # before results go in again whose rows were locked
+
+
+def new_id() -> str:
+    """A worker's name: where it runs, and something no other has."""
+    return f"{text.storable(socket.gethostname(), 100)}-{os.getpid()}-{secrets.token_hex(3)}"
+
+
+def serve(worker: Worker, stop: Stop, mode: Mode) -> None:
+    """Work until told to stop. Raises only when this worker and its database don't fit together."""
+    ticker = Ticker(mode)
+    outage = Outage("queue")
+    ticker.start()
+    try:
+        while not stop():
+            try:
+                with stop.interruptible():
+                    conn = connect(autocommit=True, prepare_threshold=None)
+                with conn:
+                    _attend(conn, worker, stop, ticker, outage)
+            except Stopping:
+                break
+            except psycopg.Error as error:
+                ticker.check()
+                pause = outage.noted(error)
+            else:
+                continue
+            try:
+                stop.pause(pause)
+            except Stopping:
+                break
+        ticker.stop()
+        if worker.unreported:
+            _hand_in(worker)
+    finally:
+        ticker.stop()
+    log.info(
+        "stopped after %s deleted or missing, %s freed", text.files(worker.done), text.size(worker.freed)
+    )
+
+
+def once(worker: Worker, mode: Mode) -> None:
+    """Delete what is due, then return; with mode ``always``, run the policies that are due first."""
+    with connect(autocommit=True, prepare_threshold=None) as conn:
+        _greet(conn, worker)
+        try:
+            with schema.expected(conn, "grant_worker"):
+                if mode == "always":
+                    tick(conn)
+                drain(conn, worker)
+                _settle(conn, worker)
+        finally:
+            if not conn.broken:
+                queue.bye(conn, worker.id)
+
+
+def _attend(conn: Connection, worker: Worker, stop: Stop, ticker: Ticker, outage: Outage) -> None:
+    """Serve one connection until it breaks or the worker is told to stop."""
+    horizon = _greet(conn, worker)
+    queue.listen(conn)
+    beaten = monotonic()
+
+    def between() -> None:
+        nonlocal beaten
+        ticker.check()
+        if monotonic() - beaten >= BEAT:
+            beaten = monotonic()
+            _beat(conn, worker, ticking=ticker.ticking)
+
+    with schema.expected(conn, "grant_worker"):
+        while True:
+            wait = drain(conn, worker, between)
+            outage.over()
+            if stop():
+                break
+            longest = HELD if worker.unreported else horizon
+            _rest(conn, longest if wait is None else min(wait, longest), stop, between)
+    _settle(conn, worker)
+    queue.bye(conn, worker.id)
+
+
+def _greet(conn: Connection, worker: Worker) -> float:
+    """Introduce the worker to the database and see that they fit; return the poll interval in seconds."""
+    # Whatever the database's default: a claim must see what was committed just before it.
+    conn.execute("set default_transaction_isolation = 'read committed'")
+    with schema.expected(conn, "grant_worker"):
+        welcome = queue.hello(conn, worker.id, socket.gethostname(), os.getpid(), __version__)
+    schema.agree(conn, (welcome.api_version,))
+    return welcome.notify_horizon.total_seconds()
+
+
+def _rest(conn: Connection, seconds: float, stop: Stop, between: Callable[[], None]) -> None:
+    """Sleep until nudged, until the time is over, or until told to stop."""
+    until = monotonic() + seconds
+    while not stop() and (left := until - monotonic()) > 0:
+        between()
+        if queue.nudged(conn, min(left, PIECE)):
+            return
+
+
+def _settle(conn: Connection, worker: Worker, patience: float = 5.0) -> None:
+    """Hand in results whose rows were locked, for a while; after that the lease ends by itself."""
+    until = monotonic() + patience
+    while worker.unreported and monotonic() < until:
+        answer = queue.exchange(conn, worker.id, worker.unreported, limit=0, lease=worker.lease)
+        worker.unreported = [result for result in worker.unreported if result.receipt in answer.unsettled]
+        if worker.unreported:
+            queue.nudged(conn, 0.1)
+    if worker.unreported:
+        log.warning(
+            "%d results could not be handed in: their rows are locked%s", len(worker.unreported), LATER
+        )
+        worker.unreported = []
+
+
+def _beat(conn: Connection, worker: Worker, *, ticking: bool) -> None:
+    queue.beat(conn, worker.id, files=worker.done, failed=worker.failed, freed=worker.freed, ticking=ticking)
+
+
+def _hand_in(worker: Worker) -> None:
+    """One last try to report what was done before the connection was lost."""
+    try:
+        with connect(autocommit=True, connect_timeout=2) as conn:
+            _settle(conn, worker)
+            queue.bye(conn, worker.id)
+    except psycopg.Error:
+        log.warning("%d results could not be handed in: no database%s", len(worker.unreported), LATER)

@@ -1,0 +1,195 @@
+"""What there is to see at a glance: policies, queue and workers, from the engine's views.
+
+Read as JSON that the server makes, so that programs and people get the same, and times outside what
+Python can hold (infinity) are no trouble.
+"""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any
+
+from rich.console import Console, Group, RenderableType
+from rich.table import Table
+from rich.text import Text
+
+from pglapse import __version__, text
+from pglapse.schema import Connection
+
+Row = dict[str, Any]
+
+READ = """
+select jsonb_build_object(
+    'database', current_database(),
+    'at', statement_timestamp(),
+    'policies', (
+        select coalesce(jsonb_agg(to_jsonb(p) || jsonb_build_object(
+                   'oldest_due_age', extract(epoch from p.oldest_due_age),
+                   'next_run_in', extract(epoch from p.next_run_at - statement_timestamp()),
+                   'last_run_ago', extract(epoch from statement_timestamp() - p.last_run_at),
+                   'running_for', extract(epoch from statement_timestamp() - p.running_since))
+                   order by p.policy), '[]')
+          from lapse.policy_status as p),
+    'queue', (
+        select to_jsonb(q) || jsonb_build_object('oldest_due_age', extract(epoch from q.oldest_due_age))
+          from lapse.queue_status as q),
+    'workers', (
+        select coalesce(jsonb_agg(to_jsonb(w) || jsonb_build_object(
+                   'unseen_for', extract(epoch from w.unseen_for),
+                   'running_for', extract(epoch from statement_timestamp() - w.since))
+                   order by w.since, w.worker), '[]')
+          from lapse.worker_status as w))
+"""
+
+
+@dataclass(frozen=True, slots=True)
+class Status:
+    """Everything that one look shows; the keys are the columns of the views, time spans are seconds."""
+
+    database: str
+    at: str
+    policies: list[Row]
+    queue: Row
+    workers: list[Row]
+
+
+def read(conn: Connection) -> Status:
+    """One look at all three, from one moment."""
+    [(document,)] = conn.execute(READ)
+    return Status(**document)
+
+
+def console() -> Console:
+    """Standard output: in colour on a terminal, else plain and never cut to a terminal's width."""
+    plain = Console()
+    return plain if plain.is_terminal else Console(width=250, no_color=True, highlight=False)
+
+
+def rendered(status: Status) -> RenderableType:
+    """The status for people."""
+    head = Text(f"pglapse {__version__}", style="bold") + Text(
+        f"  database {text.printable(status.database)}, {status.at}", style="dim not bold"
+    )
+    return Group(
+        head, "", *_policies(status.policies), "", *_queue(status.queue), "", *_workers(status.workers)
+    )
+
+
+def _policies(rows: list[Row]) -> Iterator[RenderableType]:
+    yield Text("Policies", style="bold")
+    if not rows:
+        yield Text("  none yet: lapse.create_policy(...) makes one", style="dim")
+        return
+    table = _table(
+        "policy", "schedule", "next", "last run", "#rows", "#last day", "#backlog", "#oldest due", "#blocked"
+    )
+    for row in rows:
+        table.add_row(
+            Text(row["policy"], style="bold" if row["enabled"] else "dim"),
+            row["schedule"],
+            _next(row),
+            _last(row),
+            _number(row["rows_last_run"]),
+            _number(row["rows_last_day"]),
+            Text(row["backlog"] or "-", style="" if row["backlog"] in (None, "0") else "yellow"),
+            _ago(row["oldest_due_age"]),
+            _number(row["blocked_rows"], "yellow"),
+        )
+    yield table
+    for row in rows:
+        if row["last_status"] not in (None, "ok") and row["last_error"]:
+            yield Text(f"  {row['policy']}: {text.printable(row['last_error'])}", style="red")
+
+
+def _queue(row: Row) -> Iterator[RenderableType]:
+    title = Text("File queue", style="bold")
+    if row["counts_are_minimum"]:
+        title += Text("  (at least)", style="dim not bold")
+    yield title
+    table = _table(
+        "#pending",
+        "#due",
+        "#leased",
+        "#retrying",
+        "#dead",
+        "#oldest due",
+        "#files, last day",
+        "#freed, last day",
+    )
+    table.add_row(
+        _number(row["pending"]),
+        _number(row["due"]),
+        _number(row["leased"]),
+        _number(row["retrying"], "yellow"),
+        _number(row["dead"], "bold red"),
+        _ago(row["oldest_due_age"]),
+        _number(row["files_last_day"]),
+        text.size(row["bytes_last_day"]),
+    )
+    yield table
+    if row["dead"]:
+        yield Text("  dead rows tell why: pglapse queue list --state dead", style="dim")
+
+
+def _workers(rows: list[Row]) -> Iterator[RenderableType]:
+    yield Text("Workers", style="bold")
+    if not rows:
+        yield Text("  none: pglapse worker starts one", style="yellow")
+        return
+    table = _table("worker", "version", "running for", "last seen", "schedule", "#files", "#failed", "#freed")
+    for row in rows:
+        seen = Text(
+            f"{text.span(max(row['unseen_for'], 0))} ago", style="green" if row["alive"] else "bold red"
+        )
+        table.add_row(
+            Text(text.printable(row["worker"])),
+            text.printable(row["version"]),
+            text.span(max(row["running_for"], 0)),
+            seen,
+            "keeps it" if row["ticking"] else "-",
+            _number(row["files_done"]),
+            _number(row["files_failed"], "yellow"),
+            text.size(row["bytes_freed"]),
+        )
+    yield table
+
+
+def _table(*headings: str) -> Table:
+    """A table without lines; a heading that starts with # stands above numbers."""
+    table = Table(box=None, pad_edge=False, padding=(0, 2), header_style="dim")
+    for heading in headings:
+        table.add_column(
+            heading.removeprefix("#"), justify="right" if heading.startswith("#") else "left", no_wrap=True
+        )
+    return table
+
+
+def _next(row: Row) -> Text:
+    if not row["enabled"]:
+        return Text("paused", style="yellow")
+    if row["running_for"] is not None:
+        return Text(f"running, {text.span(max(row['running_for'], 0))}", style="cyan")
+    seconds = row["next_run_in"]
+    if seconds is None:
+        return Text("-")
+    return Text(f"in {text.span(seconds)}") if seconds >= 1 else Text("now")
+
+
+def _last(row: Row) -> Text:
+    status, ago = row["last_status"], row["last_run_ago"]
+    if status is None or ago is None:
+        return Text("-", style="dim")
+    words = Text(status, style="green" if status == "ok" else "bold red")
+    words += Text(f" {text.span(max(ago, 0))} ago", style="not bold default")
+    if failures := row["consecutive_failures"]:
+        words += Text(f", {failures} in a row", style="red not bold")
+    return words
+
+
+def _number(value: int | None, alarm: str = "") -> Text:
+    if value is None:
+        return Text("-", style="dim")
+    return Text(f"{value:,}", style=alarm if value else "")
+
+
+def _ago(seconds: float | None) -> Text:
+    return Text("-", style="dim") if seconds is None else Text(text.span(max(seconds, 0)))

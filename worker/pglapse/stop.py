@@ -1,0 +1,58 @@
+"""The first SIGTERM or SIGINT asks the worker to stop, the second ends it on the spot."""
+
+import os
+import signal
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from types import FrameType
+
+
+class Stopping(BaseException):
+    """Raised out of a wait that would otherwise outlast the signal."""
+
+
+class Stop:
+    """Whether to stop, and whether the main thread may be torn out of what it is doing."""
+
+    def __init__(self) -> None:
+        self._asked = (
+            False  # no Event: setting one from a handler may wait for the very thread it interrupted
+        )
+        self._interruptible = False
+
+    def __call__(self) -> bool:
+        return self._asked
+
+    def pause(self, seconds: float) -> None:
+        """Sleep; a signal ends it by `Stopping`."""
+        with self.interruptible():
+            time.sleep(seconds)
+
+    @contextmanager
+    def interruptible(self) -> Iterator[None]:
+        """Let a signal end what is done here by `Stopping`: nothing that would be lost."""
+        self._interruptible = True
+        try:
+            if self._asked:
+                raise Stopping
+            yield
+        finally:
+            self._interruptible = False
+
+    def _handle(self, number: int, _frame: FrameType | None) -> None:
+        if self._asked:
+            os._exit(128 + number)
+        self._asked = True
+        if self._interruptible:
+            raise Stopping
+
+    @contextmanager
+    def on_signals(self) -> Iterator[None]:
+        """Listen to SIGTERM and SIGINT."""
+        before = {number: signal.signal(number, self._handle) for number in (signal.SIGTERM, signal.SIGINT)}
+        try:
+            yield
+        finally:
+            for number, handler in before.items():
+                signal.signal(number, handler)
