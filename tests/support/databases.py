@@ -7,6 +7,7 @@ keyed by that number; databases whose lock is free belong to a session that is g
 import os
 import re
 import secrets
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 
@@ -113,3 +114,12 @@ def cron_home(server: str) -> Iterator[str | None]:
 def on(server: str, database: str) -> str:
     """The same server, another database."""
     return psycopg.conninfo.make_conninfo(server, dbname=database)
+
+
+def until(connection: psycopg.Connection, query: str, wanted: object, patience: float = 30.0) -> None:
+    """Ask until the answer is ``wanted``; fails when it does not come in time."""
+    deadline = time.monotonic() + patience
+    while (answer := (connection.execute(query).fetchone() or (None,))[0]) != wanted:
+        if time.monotonic() > deadline:
+            raise AssertionError(f"{query} still answers {answer}, not {wanted}")
+        time.sleep(0.05)

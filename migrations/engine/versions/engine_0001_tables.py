@@ -402,6 +402,7 @@ select c.system_identifier, current_database() from pg_control_system() as c;
 
 revoke all on all tables in schema lapse from public;
 revoke all on all sequences in schema lapse from public;
+revoke all on all routines in schema lapse from public;
 """
 
 DROP = """
@@ -423,7 +424,7 @@ begin
     lock table lapse.file_cleanup_queue in access exclusive mode;
     select count(*) into v_files from lapse.file_cleanup_queue;
     if v_files > 0 then
-        raise exception 'the queue still holds % files to delete', v_files
+        raise exception 'files are still queued to be deleted: %', v_files
               using errcode = 'LP008',
                     hint = 'Let a worker drain it (pglapse worker --once; pglapse queue list shows dead ones), or give '
                            'it up: pglapse downgrade --discard-queue, or alembic -x discard-queue downgrade.';

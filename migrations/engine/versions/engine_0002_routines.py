@@ -13,8 +13,10 @@ down_revision = "engine_0001"
 branch_labels = None
 depends_on = None
 
-# EXECUTE is PUBLIC's by default; who may call what is lapse.grant_…'s business.
+# EXECUTE is PUBLIC's by default, and a database's default privileges may give more away; who may call
+# what is lapse.grant_…'s business.
 REVOKE = """
+revoke all on all tables in schema lapse from public;
 revoke all on all routines in schema lapse from public;
 """
 
@@ -22,50 +24,25 @@ revoke all on all routines in schema lapse from public;
 def upgrade() -> None:
     apply("engine_0002", *names("engine_0002"))
     run_script(REVOKE)
-    run_script(POLICIES)
 
 
-# What keeps the engine's own tables small.
-POLICIES = """
-select lapse.create_policy(
-    'prune_cron_details', 'lapse.prune_cron_details', interval '1 day',
-    p_description => 'Forget our old runs in cron.job_run_details.',
-    p_at_time => time '03:50');
-"""
-
-# Jobs go first: they would go on calling what is gone. Those in another database can't be reached from here.
-# Ticks that run now hold locks that this revision needs, and wait for locks that it would take one after the
-# other: so all tables are locked at once or none, between two batches, and neither side ends in a deadlock.
+# Jobs that would go on calling what is gone. Those in another database of the cluster are out of reach from here.
 UNSCHEDULE = """
 do $$
 declare
-    v_elsewhere text := (select min(c.cron_database) from lapse.cron_job as c
-                          where c.cron_database <> current_database());
-    v_tables    text := (select string_agg(c.oid::regclass::text, ', ' order by c.relname) from pg_class as c
-                          where c.relnamespace = 'lapse'::regnamespace and c.relkind = 'r'
-                            and c.relname <> 'pglapse_version');
-    v_deadline  timestamptz := clock_timestamp() + interval '30 s';
+    v_jobs text;
+    v_home text;
 begin
-    if v_elsewhere is not null then
-        raise exception 'pg_cron in database % still has jobs that call this one', v_elsewhere
-              using errcode = 'LP009',
-                    hint = format('Remove them first: %s (where that database is gone, or this one is a copy: '
-                                  'select lapse.forget_cron_jobs();)',
-                                  lapse.cron_command('unschedule', v_elsewhere));
+    if to_regprocedure('lapse.unschedule()') is not null then
+        perform lapse.unschedule();
     end if;
-    perform lapse.unschedule();
-    loop
-        begin
-            execute format('lock table %s in access exclusive mode nowait', v_tables);
-            exit;
-        exception
-            when lock_not_available then
-                if clock_timestamp() > v_deadline then
-                    raise;
-                end if;
-                perform pg_sleep(0.02);
-        end;
-    end loop;
+    select string_agg(j.jobname, ', ' order by j.jobname), min(j.cron_database) into v_jobs, v_home
+      from lapse.cron_job as j;
+    if v_jobs is not null then
+        raise exception 'pg_cron in database % still has jobs that call this one: %', v_home, v_jobs
+              using errcode = 'LP009',
+                    hint = format('Remove them first: pglapse unschedule --cron-dsn "dbname=%s"', v_home);
+    end if;
 end;
 $$;
 """

@@ -12,6 +12,8 @@ branch_labels = None
 depends_on = None
 
 REGISTER = """
+revoke all on all tables in schema market from public;
+revoke all on all sequences in schema market from public;
 revoke all on all routines in schema market from public;
 
 select lapse.register_file_source('market', 'market.files_in_use', 'market.files_removed');
