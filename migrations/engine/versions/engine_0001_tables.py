@@ -134,6 +134,7 @@ create table lapse.policy_state (
     run_blocked          integer,
     run_streak           integer,
     run_streak_since     timestamptz,
+    run_suspect          integer,
     last_run_at          timestamptz,
     last_status          text,
     last_rows            bigint,
@@ -161,6 +162,8 @@ comment on column lapse.policy_state.run_handled is 'Rows really changed so far.
 comment on column lapse.policy_state.run_blocked is 'Rows set aside so far.';
 comment on column lapse.policy_state.run_streak is 'Rows set aside in a row, without a success between them.';
 comment on column lapse.policy_state.run_streak_since is 'When that row of failures began.';
+comment on column lapse.policy_state.run_suspect is
+    'While a batch''s failing row is hunted for: it is among this many next rows. 0 otherwise.';
 comment on column lapse.policy_state.last_run_at is 'When the last run ended.';
 comment on column lapse.policy_state.last_status is 'How it ended: ok, failed, lost or stopped.';
 comment on column lapse.policy_state.last_rows is 'Rows that it changed.';
@@ -199,7 +202,7 @@ comment on column lapse.run_log.run_id is 'Number of the run; NULL for one that 
 comment on column lapse.run_log.policy is 'The policy; kept when the policy is dropped.';
 comment on column lapse.run_log.source is 'Who ran it: pg_cron, worker or manual.';
 comment on column lapse.run_log.status is
-    'ok; failed (see message); skipped (another run was under way); lost (its backend went away); stopped (paused, dropped or cancelled in between).';
+    'ok; failed (see message); skipped (another run was under way); lost (its backend went away); stopped (paused, dropped or taken over in between).';
 comment on column lapse.run_log.as_of is 'Rows due at or before this time were taken.';
 comment on column lapse.run_log.started_at is 'When it began.';
 comment on column lapse.run_log.finished_at is 'When it ended, or was found lost.';

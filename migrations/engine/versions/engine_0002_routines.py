@@ -20,29 +20,58 @@ revoke all on all tables in schema lapse from public;
 revoke all on all routines in schema lapse from public;
 """
 
+# The policies that keep the engine's own tables small.
+POLICIES = """
+select lapse.create_policy('prune_run_log', 'lapse.prune_run_log', interval '1 day',
+    'History of runs older than lapse.setting.run_log_keep goes.', p_at_time => time '03:30');
+select lapse.create_policy('prune_file_log', 'lapse.prune_file_log', interval '1 day',
+    'History of files older than lapse.setting.file_log_keep goes.', p_at_time => time '03:40');
+select lapse.create_policy('prune_workers', 'lapse.prune_workers', interval '1 hour',
+    'Heartbeats of workers that were not seen for a day go.');
+select lapse.create_policy('prune_cron_details', 'lapse.prune_cron_details', interval '1 day',
+    'Our old runs in cron.job_run_details, older than lapse.setting.cron_details_keep, go.', p_at_time => time '03:50');
+"""
+
 
 def upgrade() -> None:
     apply("engine_0002", *names("engine_0002"))
     run_script(REVOKE)
+    run_script(POLICIES)
 
 
-# Jobs that would go on calling what is gone. Those in another database of the cluster are out of reach from here.
+# Jobs go first: they would go on calling what is gone. Those in another database can't be reached from here.
+# Ticks that run now hold locks that this revision needs, and wait for locks that it would take one after the
+# other: so all tables are locked at once or none, between two batches, and neither side ends in a deadlock.
 UNSCHEDULE = """
 do $$
 declare
-    v_jobs text;
-    v_home text;
+    v_elsewhere text := (select min(c.cron_database) from lapse.cron_job as c
+                          where c.cron_database <> current_database());
+    v_tables    text := (select string_agg(c.oid::regclass::text, ', ' order by c.relname) from pg_class as c
+                          where c.relnamespace = 'lapse'::regnamespace and c.relkind = 'r'
+                            and c.relname <> 'pglapse_version');
+    v_deadline  timestamptz := clock_timestamp() + interval '30 s';
 begin
-    if to_regprocedure('lapse.unschedule()') is not null then
-        perform lapse.unschedule();
-    end if;
-    select string_agg(j.jobname, ', ' order by j.jobname), min(j.cron_database) into v_jobs, v_home
-      from lapse.cron_job as j;
-    if v_jobs is not null then
-        raise exception 'pg_cron in database % still has jobs that call this one: %', v_home, v_jobs
+    if v_elsewhere is not null then
+        raise exception 'pg_cron in database % still has jobs that call this one', v_elsewhere
               using errcode = 'LP009',
-                    hint = format('Remove them first: pglapse unschedule --cron-dsn "dbname=%s"', v_home);
+                    hint = format('Remove them first: %s (where that database is gone, or this one is a copy: '
+                                  'select lapse.forget_cron_jobs();)',
+                                  lapse.cron_command('unschedule', v_elsewhere));
     end if;
+    perform lapse.unschedule();
+    loop
+        begin
+            execute format('lock table %s in access exclusive mode nowait', v_tables);
+            exit;
+        exception
+            when lock_not_available then
+                if clock_timestamp() > v_deadline then
+                    raise;
+                end if;
+                perform pg_sleep(0.02);
+        end;
+    end loop;
 end;
 $$;
 """
@@ -77,4 +106,5 @@ $$;
 
 def downgrade() -> None:
     run_script(UNSCHEDULE)
+    run_script("delete from lapse.policy where step like 'lapse.%';")
     run_script(DROP.replace("NAMES", ",".join(PurePath(name).stem for name in names("engine_0002"))))

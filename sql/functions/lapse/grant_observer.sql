@@ -12,7 +12,7 @@ as $$
 declare
     v_view regclass;
 begin
-    perform lapse.grant_routines(p_role, array['api_version', 'backlog']);
+    perform lapse.grant_routines(p_role, array['api_version', 'backlog', 'schedule_text']);
 
     for v_view in
         select c.oid::regclass from pg_class as c where c.relnamespace = 'lapse'::regnamespace and c.relkind = 'v'

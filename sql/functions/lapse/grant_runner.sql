@@ -11,7 +11,8 @@ create or replace function lapse.grant_runner(p_role name)
     set search_path = pg_catalog, pg_temp
 as $$
 begin
-    perform lapse.grant_routines(p_role, array['run', 'run_due', 'next_due', 'begin_run', 'run_batch', 'end_run']);
+    perform lapse.grant_routines(p_role, array[
+        'run', 'run_due', 'begin_run', 'begin_tick', 'next_due', 'run_batch', 'leave_runs', 'raise_failures']);
 end;
 $$;
 

@@ -1,0 +1,267 @@
+-- lapse.run_batch: one batch of a run, in the caller's transaction.
+--
+-- In: the run's number. Out: whether to come again; the number of the history's
+-- entry if the run failed; whether the whole call should stop (its time is up or
+-- it was cancelled). Raises nothing that the step raises: errors are recorded.
+--
+-- The step runs in a subtransaction that ends with its deferred constraints checked,
+-- so whatever it breaks is undone here and not at COMMIT, where nobody could note it.
+-- When it fails, half the batch is tried, down to one row; that row was
+-- locked by its key beforehand, so its name is known, and it is set aside. Rows
+-- that a trigger kept are taken one by one as well. Ten rows set aside without a
+-- success between them are a broken step and not bad rows: these are taken back
+-- and the run fails. Errors about the state of the server end the turn at once.
+--
+-- Lock order: the policy's state, the rows, then whatever lapse.blocked_row needs.
+
+create or replace function lapse.run_batch(
+    p_run_id   bigint,
+    out again  boolean,
+    out failed bigint,
+    out stop   boolean
+)
+    language plpgsql
+    volatile
+    security definer  -- the step runs with the rights of the engine's owner, or its own
+    set search_path = pg_catalog, pg_temp
+    set row_security = off  -- a policy that hides rows makes the step fail, not see nothing
+    set timezone = 'UTC'
+    set datestyle = 'ISO'
+    set intervalstyle = 'postgres'
+    set bytea_output = 'hex'
+    set extra_float_digits = 1
+as $$
+declare
+    v_state      lapse.policy_state;
+    v_policy     lapse.policy;
+    v_began      timestamptz := clock_timestamp();
+    v_elapsed    interval;
+    v_step       text;
+    v_limit      integer;
+    v_one        boolean;
+    v_key        text;
+    v_due        timestamptz;
+    v_picked     integer;
+    v_handled    integer;
+    v_reached    timestamptz;
+    v_sqlstate   text;
+    v_message    text;
+    v_detail     text;
+    v_hint       text;
+    v_context    text;
+    v_error      text;
+    v_is_new     boolean;
+    v_complete   boolean := false;
+    v_failure    boolean := false;
+begin
+    again := false;
+    stop := false;
+
+    select s.*
+      into v_state
+      from lapse.policy_state as s
+     where s.run_id = p_run_id and s.run_pid = pg_backend_pid()
+       for update skip locked;
+    if not found then
+        if exists (select from lapse.policy_state as s
+                    where s.run_id = p_run_id and s.run_pid = pg_backend_pid()
+                      and s.run_started_at > v_began - interval '1 hour') then
+            -- Ours still; an operator's open transaction holds the state.
+            perform pg_sleep(0.1);
+            again := true;
+        else
+            -- Dropped, or taken over while this session was held up.
+            perform lapse.release_run_lock(p_run_id);
+        end if;
+        return;
+    end if;
+
+    select p.* into v_policy from lapse.policy as p where p.name = v_state.policy;
+    if not v_policy.enabled then
+        perform lapse.end_run(v_policy.name, 'stopped', true, p_message => 'the policy was paused');
+        return;
+    end if;
+
+    v_limit := least(v_state.batch_limit, v_policy.batch_size);
+    v_one := v_limit = 1 and v_policy.target_table is not null;
+    perform set_config('lock_timeout', ceil(extract(epoch from v_policy.lock_timeout) * 1000)::text, true);
+
+    begin
+        v_step := lapse.check_step(v_policy.step);
+        if v_one then
+            execute lapse.due_query(v_policy) || ' for update of t skip locked'
+               into v_key, v_due
+              using v_state.run_reached, v_state.run_as_of, 1;
+        end if;
+
+        begin
+            execute format('select p.picked, p.handled, p.reached from %s($1, $2, $3) as p', v_step)
+               into v_picked, v_handled, v_reached
+              using v_limit, v_state.run_as_of, v_state.run_reached;
+
+            if v_picked is null or v_handled is null
+               or v_picked not between 0 and v_limit
+               or v_handled not between 0 and v_picked
+               or (v_picked > 0 and (v_reached is null or v_reached > v_state.run_as_of
+                                     or v_reached < v_state.run_reached)) then
+                raise exception using
+                    errcode = 'LP004',
+                    message = format('step %s answered picked %s, handled %s, reached %s for a limit of %s',
+                                     v_policy.step, coalesce(v_picked::text, 'NULL'),
+                                     coalesce(v_handled::text, 'NULL'), coalesce(v_reached::text, 'NULL'), v_limit),
+                    hint    = 'It must answer 0 <= handled <= picked <= limit, and the due time reached, between the resume point and the cutoff.';
+            end if;
+            set constraints all immediate;
+        exception
+            when query_canceled or assert_failure or others then
+                get stacked diagnostics
+                    v_sqlstate = returned_sqlstate,
+                    v_message  = message_text,
+                    v_detail   = pg_exception_detail,
+                    v_hint     = pg_exception_hint,
+                    v_context  = pg_exception_context;
+                v_picked := 0;
+                v_handled := 0;
+        end;
+    exception
+        when query_canceled or assert_failure or others then
+            -- The step may not be run, or the query that names its rows failed: nothing to set aside.
+            get stacked diagnostics
+                v_sqlstate = returned_sqlstate,
+                v_message  = message_text,
+                v_detail   = pg_exception_detail,
+                v_hint     = pg_exception_hint,
+                v_context  = pg_exception_context;
+            v_picked := 0;
+            v_handled := 0;
+            v_key := null;
+            v_failure := true;
+    end;
+    v_elapsed := clock_timestamp() - v_began;
+
+    -- What this batch means for the next one.
+    if v_sqlstate is not null then
+        if v_failure
+           or left(v_sqlstate, 2) in ('25', '40', '53', '57', '58')
+           or v_sqlstate in ('55P03', '42501', 'LP004')
+           or v_policy.target_table is null
+           or (v_one and v_key is null) then
+            v_failure := true;
+            stop := v_sqlstate = '57014';
+            -- A batch that was too much for the server, or for its time, is tried smaller.
+            v_state.batch_limit := case when left(v_sqlstate, 2) in ('40', '53', '57')
+                                        then greatest(v_limit / 2, 1) else v_limit end;
+        elsif not v_one then
+            v_state.run_suspect := v_limit;
+            v_state.batch_limit := greatest(v_limit / 2, 1);
+        else
+            v_error := v_message;
+            v_state.run_suspect := 0;
+        end if;
+    elsif v_picked > v_handled then
+        if v_policy.target_table is null then
+            -- Without names of rows there is nothing to set aside; go on only while something moves.
+            v_failure := v_handled = 0 or v_picked < v_limit;
+            v_message := format('%s of %s picked rows were not changed', v_picked - v_handled, v_picked);
+            v_hint := 'A trigger or a rule kept them; the step picks them again and again.';
+        elsif v_one then
+            v_error := 'a trigger or rule kept the row';
+            v_state.run_suspect := greatest(v_state.run_suspect - 1, 0);
+        else
+            -- The others are gone, so these are the next ones: meet them one by one.
+            v_state.run_suspect := v_picked - v_handled;
+            v_state.batch_limit := 1;
+        end if;
+    else
+        v_state.run_reached := coalesce(v_reached, v_state.run_reached);
+        v_state.run_suspect := greatest(v_state.run_suspect - v_handled, 0);
+        v_complete := v_picked < v_limit;
+        v_state.batch_limit := case
+            when v_state.run_suspect > 0                                 then least(v_limit, (v_state.run_suspect + 1) / 2)
+            when v_elapsed > interval '400 ms'                           then greatest(v_limit / 2, 1)
+            when v_elapsed < interval '100 ms' and not v_complete        then least(v_limit * 2, v_policy.batch_size)
+            else v_limit
+        end;
+    end if;
+
+    if v_handled > 0 then
+        v_state.run_streak := 0;
+        v_state.run_streak_since := null;
+    end if;
+
+    if v_error is not null and not v_failure then
+        if v_key is null then
+            v_failure := true;  -- the row that it stumbled over is not among the declared ones
+            v_message := coalesce(v_message, v_error);
+            v_hint := coalesce(v_hint, 'Does the step take the rows that the policy''s target and predicate name?');
+        else
+            v_is_new := lapse.set_aside(v_state, v_key, v_due, v_sqlstate, v_error);
+            if v_is_new is null then
+                v_failure := true;
+                v_message := format('1,000 rows are set aside already; the next one, %s, has: %s', v_key, v_error);
+                v_hint := 'See lapse.blocked_row; the rows there need a hand.';
+            else
+                v_state.run_blocked := v_state.run_blocked + 1;
+                if v_is_new then
+                    v_state.run_streak := v_state.run_streak + 1;
+                    v_state.run_streak_since := coalesce(v_state.run_streak_since, v_began);
+                end if;
+            end if;
+        end if;
+    end if;
+
+    v_state.run_picked := v_state.run_picked + v_picked;
+    v_state.run_handled := v_state.run_handled + v_handled;
+
+    -- Ten in a row; or the end, with nothing done and an error that is about the step's own text or rights.
+    if v_state.run_streak >= 10
+       or (v_complete and v_state.run_handled = 0 and v_state.run_streak > 0) then
+        select b.sqlstate, b.error
+          into v_sqlstate, v_message
+          from lapse.blocked_row as b
+         where b.policy = v_policy.name and b.run_id = p_run_id
+         order by b.touched_at desc
+         limit 1;
+        if v_state.run_streak >= 10 or v_sqlstate like '42%' then
+            delete from lapse.blocked_row as b
+             where b.policy = v_policy.name
+               and b.run_id = p_run_id
+               and b.attempts = 1
+               and b.touched_at >= v_state.run_streak_since;
+            v_failure := true;
+            v_state.run_blocked := v_state.run_blocked - v_state.run_streak;
+            v_detail := format('%s rows failed in a row, the last one with this; none of them is set aside.',
+                               v_state.run_streak);
+        end if;
+    end if;
+
+    update lapse.policy_state as s
+       set last_served_at   = v_began,
+           batch_limit      = v_state.batch_limit,
+           run_busy         = s.run_busy + v_elapsed,
+           run_reached      = v_state.run_reached,
+           run_batches      = s.run_batches + 1,
+           run_picked       = v_state.run_picked,
+           run_handled      = v_state.run_handled,
+           run_blocked      = v_state.run_blocked,
+           run_streak       = v_state.run_streak,
+           run_streak_since = v_state.run_streak_since,
+           run_suspect      = v_state.run_suspect
+     where s.policy = v_policy.name;
+
+    if v_failure then
+        failed := lapse.end_run(v_policy.name, 'failed', true, v_sqlstate, v_message,
+                                nullif(v_detail, ''), nullif(v_hint, ''), v_context);
+    elsif v_complete then
+        perform lapse.end_run(v_policy.name, 'ok');
+    elsif v_state.run_busy + v_elapsed >= v_policy.max_runtime
+          or lapse.statement_time_left() <= interval '0' then
+        perform lapse.end_run(v_policy.name, 'ok', true);
+    else
+        again := true;
+    end if;
+end;
+$$;
+
+comment on function lapse.run_batch(bigint) is
+    'One batch of an open run: whether to come again, the history''s entry of a failure, whether to stop the whole call.';

@@ -1,0 +1,52 @@
+-- lapse.run: one policy, until nothing is due or its time is up.
+--
+-- In: the policy; the cutoff, by default now; whether a cutoff in the future is
+-- meant. Commits after each batch. Raises LP002, LP005 or LP001 as lapse.begin_run
+-- does, and LP006 at the end when the run failed, all of it recorded by then. A
+-- policy that is being run already is entered as skipped, with a NOTICE.
+--
+-- A procedure that commits can carry neither SET nor SECURITY DEFINER, and its
+-- statements would resolve operators on the caller's path. So it sets the path first
+-- thing in each transaction, calls functions that have both, and touches nothing
+-- itself. The first COMMIT refuses a call inside a transaction before anything is done.
+
+create or replace procedure lapse.run(
+    p_policy       text,
+    p_as_of        timestamptz default null,
+    p_allow_future boolean     default false
+)
+    language plpgsql
+as $$
+declare
+    v_run    bigint;
+    v_again  boolean;
+    v_failed bigint;
+    v_stop   boolean;
+begin
+    commit;
+    set transaction isolation level read committed;
+    perform pg_catalog.set_config('search_path', 'pg_catalog, pg_temp', true);
+    v_run := lapse.begin_run(p_policy, p_as_of, p_allow_future);
+    commit;
+    if v_run is null then
+        return;
+    end if;
+
+    loop
+        set transaction isolation level read committed;
+        perform pg_catalog.set_config('search_path', 'pg_catalog, pg_temp', true);
+        select b.again, b.failed, b.stop into v_again, v_failed, v_stop from lapse.run_batch(v_run) as b;
+        commit;
+        exit when not v_again;
+    end loop;
+
+    if v_failed is not null then
+        set transaction isolation level read committed;
+        perform pg_catalog.set_config('search_path', 'pg_catalog, pg_temp', true);
+        perform lapse.raise_failures(array[v_failed]);
+    end if;
+end;
+$$;
+
+comment on procedure lapse.run(text, timestamptz, boolean) is
+    'Run one policy now: batch by batch, until nothing is due or its time is up.';
