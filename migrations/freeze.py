@@ -112,8 +112,26 @@ def write_revision(of: str, names: list[str], message: str) -> str:
     return following
 
 
+def tampered() -> list[str]:
+    """Frozen files of released revisions that are not what SHA256SUMS says, or not there."""
+    lines = SUMS.read_text(encoding="utf-8").splitlines() if SUMS.exists() else []
+    listed = {name: digest for digest, _, name in (line.partition("  ") for line in lines)}
+    return [
+        name
+        for name, digest in listed.items()
+        if name.split("/")[0] in released()
+        and not (
+            (FROZEN / name).is_file() and hashlib.sha256((FROZEN / name).read_bytes()).hexdigest() == digest
+        )
+    ]
+
+
 def freeze(message: str | None) -> None:
     """Bring the frozen copies up to date; exits with a hint where a new revision needs a message."""
+    if changed := tampered():
+        sys.exit(
+            f"these were released, and a released file never changes: {', '.join(changed)}; restore them"
+        )
     shipped = released()
     waiting: dict[str, list[str]] = {}
     for name in stale():
