@@ -60,10 +60,14 @@ def pytest_report_header(config: pytest.Config) -> str | None:
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Tests that make jobs share one pg_cron: in a parallel run one process does them all."""
+    """Tests that make jobs share one pg_cron: in a parallel run one process does them all, and begins with them.
+
+    They mostly wait for the launcher's next minute, and the others do their work meanwhile.
+    """
     for item in items:
         if item.get_closest_marker("cron"):
             item.add_marker(pytest.mark.xdist_group("cron"))
+    items.sort(key=lambda item: item.get_closest_marker("cron") is None)
 
 
 @pytest.hookimpl(wrapper=True)

@@ -91,7 +91,9 @@ begin
         select format('drop trigger %I on lapse.%I', t.tgname, c.relname)
           from pg_trigger as t
           join pg_class as c on c.oid = t.tgrelid
-         where c.relnamespace = 'lapse'::regnamespace and not t.tgisinternal and t.tgname = any (v_names)
+          join pg_proc as p on p.oid = t.tgfoid
+         where c.relnamespace = 'lapse'::regnamespace and not t.tgisinternal
+           and p.pronamespace = 'lapse'::regnamespace and p.proname = any (v_names)
         union all
         select format('drop routine %s', p.oid::regprocedure)
           from pg_proc as p
