@@ -60,7 +60,7 @@ def pytest_report_header(config: pytest.Config) -> str | None:
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Tests that make jobs share one pg_cron: in a parallel run one process does them all, and begins with them.
+    """Tests that make jobs share one pg_cron: one process of a parallel run does them all, at once.
 
     They mostly wait for the launcher's next minute, and the others do their work meanwhile.
     """
