@@ -1,8 +1,9 @@
 -- market.grant_application: what the marketplace's application may do.
 --
 -- In: a role. It may read and write the tables (the ledger and the balances it
--- may only read: triggers write them) and call the guarded operations. It gets
--- no right on schema lapse: triggers queue files with their owner's rights.
+-- may only read: triggers write them) and call the guarded operations. Of schema
+-- lapse it gets one function, lapse.path_digest: whoever inserts into task_files
+-- runs what its index is made of. Triggers queue files with their owner's rights.
 -- Callable again and again. Raises LP108 for NULL, 42704 for an unknown role.
 
 create or replace function market.grant_application(p_role name)
@@ -26,7 +27,7 @@ begin
             ' market.invitation_codes, market.point_grants, market.tasks, market.task_files to %I',
         'grant execute on function market.redeem_coupon, market.use_invitation_code, market.grant_points,'
             ' market.spend_points, market.point_balance, market.verify_pending_user, market.complete_task,'
-            ' market.cancel_task, market.reopen_task to %I'
+            ' market.cancel_task, market.reopen_task, lapse.path_digest to %I'
     ] loop
         execute format(v_command, p_role);
     end loop;
