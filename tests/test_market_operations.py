@@ -1,11 +1,13 @@
 """Guarded operations look at the time themselves, and say why they refuse."""
 
+from collections.abc import Iterator
 from datetime import timedelta
 
 import psycopg
 import pytest
 from psycopg import sql
 
+from tests.support import databases
 from tests.support.market import (
     HOUR,
     NUMBER,
@@ -20,6 +22,28 @@ from tests.support.market import (
     raises,
     value,
 )
+
+
+@pytest.fixture(scope="module")
+def shared(server: str, template: str) -> Iterator[str]:
+    """One database for the tests that roll back."""
+    with databases.database(server, template) as dsn:
+        yield dsn
+
+
+@pytest.fixture
+def conn(shared: str) -> Iterator[psycopg.Connection]:
+    """A transaction that is rolled back."""
+    with psycopg.connect(shared, options="-c search_path=") as connection:
+        yield connection
+        connection.rollback()
+
+
+@pytest.fixture
+def own(dsn: str) -> Iterator[psycopg.Connection]:
+    """A database of the test's own, where changes commit."""
+    with psycopg.connect(dsn, autocommit=True, options="-c search_path=") as connection:
+        yield connection
 
 
 @pytest.fixture
@@ -47,9 +71,9 @@ def test_a_coupon_is_redeemed_once(conn: psycopg.Connection) -> None:
         user,
         True,
     )
-    with raises("LP103"):
+    with raises("LP103"), conn.transaction():
         conn.execute("select market.redeem_coupon(%s, %s)", [word, user])
-    with raises("LP105"):
+    with raises("LP105"), conn.transaction():
         conn.execute("select market.redeem_coupon(%s, %s)", [word, other])
 
 
@@ -62,7 +86,7 @@ def test_a_coupon_that_lapsed_a_second_ago_redeems_nothing_with_every_policy_pau
         add(paused, "coupons", code=word, valid_until=now(paused) - age)
 
     for word in words:
-        with raises("LP102"):
+        with raises("LP102"), paused.transaction():
             paused.execute("select market.redeem_coupon(%s, %s)", [word, user])
 
     assert column(paused, "select distinct status from market.coupons") == ["active"]
@@ -73,11 +97,9 @@ def test_a_coupon_lapses_at_its_time_and_not_before(conn: psycopg.Connection) ->
     end = now(conn) + HOUR
     add(conn, "coupons", code=word, valid_until=end)
 
-    with raises("LP102"):
+    with raises("LP102"), conn.transaction():
         conn.execute("select market.redeem_coupon(%s, %s, %s)", [word, user, end])
-    conn.execute(
-        "select market.redeem_coupon(%s, %s, %s)", [word, user, end - timedelta(microseconds=1)]
-    )
+    conn.execute("select market.redeem_coupon(%s, %s, %s)", [word, user, end - timedelta(microseconds=1)])
 
 
 @pytest.mark.parametrize("never", [None, "infinity"])
@@ -104,7 +126,7 @@ def test_a_coupon_is_refused_with_its_reason(conn: psycopg.Connection) -> None:
         (None, user, "LP108"),
         (theirs, None, "LP108"),
     ]:
-        with raises(reason):
+        with raises(reason), conn.transaction():
             conn.execute("select market.redeem_coupon(%s, %s)", [word, who])
     conn.execute("select market.redeem_coupon(%s, %s)", [theirs, other])
 
@@ -120,7 +142,7 @@ def test_an_invitation_is_good_for_its_number_of_uses(conn: psycopg.Connection) 
         assert value(conn, "select market.use_invitation_code(%s, %s)", word, user) == invitation
         assert value(conn, "select status from market.invitation_codes") == status
 
-    with raises("LP103"):
+    with raises("LP103"), conn.transaction():
         conn.execute("select market.use_invitation_code(%s, %s)", [word, user])
     assert value(conn, "select use_count from market.invitation_codes") == 2
 
@@ -131,7 +153,7 @@ def test_an_invitation_that_lapsed_a_second_ago_admits_nobody_with_every_policy_
     user, word = add_user(paused), code()
     add(paused, "invitation_codes", code=word, valid_until=now(paused) - SECOND)
 
-    with raises("LP102"):
+    with raises("LP102"), paused.transaction():
         paused.execute("select market.use_invitation_code(%s, %s)", [word, user])
 
     assert value(paused, "select use_count from market.invitation_codes") == 0
@@ -149,7 +171,7 @@ def test_an_invitation_is_refused_with_its_reason(conn: psycopg.Connection) -> N
         (None, user, "LP108"),
         (good, None, "LP108"),
     ]:
-        with raises(reason):
+        with raises(reason), conn.transaction():
             conn.execute("select market.use_invitation_code(%s, %s)", [word, who])
     conn.execute("select market.use_invitation_code(%s, %s)", [good, user])
 
@@ -168,7 +190,7 @@ def test_points_are_spent_by_earliest_expiry_and_all_or_nothing(conn: psycopg.Co
 
     assert value(conn, "select market.spend_points(%s, 13)", user) == 17
     assert left() == {soon: 0, later: 7, never: 10}
-    with raises("LP106") as refused:
+    with raises("LP106") as refused, conn.transaction():
         conn.execute("select market.spend_points(%s, 18)", [user])
     assert "17" in (refused.value.diag.message_detail or "")
     assert left() == {soon: 0, later: 7, never: 10}
@@ -182,7 +204,7 @@ def test_lapsed_points_are_never_spent_with_every_policy_paused(paused: psycopg.
     for age in [SECOND, timedelta(0)]:
         add(paused, "point_grants", user_id=user, amount=100, expires_at=start - age)
 
-    with raises("LP106"):
+    with raises("LP106"), paused.transaction():
         paused.execute("select market.spend_points(%s, 6)", [user])
     assert value(paused, "select market.point_balance(%s)", user) == 5
     assert value(paused, "select balance from market.point_balances") == 205
@@ -209,7 +231,7 @@ def test_points_are_refused_with_their_reason(conn: psycopg.Connection) -> None:
         ("LP108", "spend_points(null, 1)", []),
         ("LP108", "point_balance(null)", []),
     ]:
-        with raises(reason):
+        with raises(reason), conn.transaction():
             conn.execute(f"select market.{call}", arguments)
     assert value(conn, "select market.point_balance(%s)", user) == 0
 
@@ -226,7 +248,7 @@ def test_a_sign_up_becomes_a_user_once(conn: psycopg.Connection) -> None:
         "ada@example.org",
         "ada",
     )
-    with raises("LP103"):
+    with raises("LP103"), conn.transaction():
         conn.execute("select market.verify_pending_user(%s)", [b"1"])
 
 
@@ -237,7 +259,7 @@ def test_a_sign_up_is_refused_with_its_reason(paused: psycopg.Connection) -> Non
     paused.execute("select market.verify_pending_user(%s)", [b"1"])
 
     for token, reason in [(b"2", "LP107"), (b"3", "LP102"), (b"4", "LP101"), (None, "LP108")]:
-        with raises(reason):
+        with raises(reason), paused.transaction():
             paused.execute("select market.verify_pending_user(%s)", [token])
 
     assert value(paused, "select count(*) from market.pending_users where verified_at is not null") == 1
@@ -251,7 +273,8 @@ def test_a_task_is_completed_cancelled_and_reopened(conn: psycopg.Connection) ->
 
     def state() -> tuple[object, ...] | None:
         return conn.execute(
-            "select status, completed_at is not null, cancelled_at is not null, cancel_reason from market.tasks"
+            "select status, completed_at is not null, cancelled_at is not null, cancel_reason"
+            " from market.tasks"
         ).fetchone()
 
     conn.execute("select market.complete_task(%s)", [task])
@@ -288,30 +311,31 @@ def test_a_task_is_refused_with_its_reason(paused: psycopg.Connection) -> None:
         ("LP108", "cancel_task(%s)", None),
         ("LP108", "reopen_task(%s)", None),
     ]:
-        with raises(reason):
+        with raises(reason), paused.transaction():
             paused.execute(f"select market.{call}", [task])
 
     paused.execute("select market.reopen_task(%s, %s)", [lapsed_then_cancelled, start + HOUR])
-    assert value(paused, "select deadline from market.tasks where id = %s", lapsed_then_cancelled) == start + HOUR
+    assert (
+        value(paused, "select deadline from market.tasks where id = %s", lapsed_then_cancelled)
+        == start + HOUR
+    )
 
 
 # Rights
 
 
-def test_an_application_needs_its_grant_and_no_right_on_the_engine(
-    conn: psycopg.Connection, dsn: str
-) -> None:
-    role = f"pglapse_test_app_{next(NUMBER)}_{conn.info.backend_pid}"
-    user, task, word = add_user(conn), add_task(conn), code()
-    conn.execute(sql.SQL("create role {}").format(sql.Identifier(role)))
+def test_an_application_needs_its_grant_and_no_right_on_the_engine(own: psycopg.Connection, dsn: str) -> None:
+    role = f"pglapse_test_app_{next(NUMBER)}_{own.info.backend_pid}"
+    user, task, word = add_user(own), add_task(own), code()
+    own.execute(sql.SQL("create role {}").format(sql.Identifier(role)))
     try:
         with psycopg.connect(dsn, autocommit=True) as app:
             app.execute(sql.SQL("set role {}").format(sql.Identifier(role)))
-            with raises("42501", hint=False):
+            with raises("42501", hint=False), app.transaction():
                 app.execute("select market.point_balance(%s)", [user])
 
-            conn.execute("select market.grant_application(%s)", [role])
-            conn.execute("select market.grant_application(%s)", [role])
+            own.execute("select market.grant_application(%s)", [role])
+            own.execute("select market.grant_application(%s)", [role])
 
             add(app, "coupons", code=word)
             app.execute("select market.redeem_coupon(%s, %s)", [word, user])
@@ -328,11 +352,11 @@ def test_an_application_needs_its_grant_and_no_right_on_the_engine(
                 "select * from market.files_removed(array['public'], array['a'])",
                 "truncate market.task_files",
             ]:
-                with raises("42501", hint=False):
+                with raises("42501", hint=False), app.transaction():
                     app.execute(forbidden)
     finally:
-        conn.execute(sql.SQL("drop owned by {0}; drop role {0}").format(sql.Identifier(role)))
+        own.execute(sql.SQL("drop owned by {0}; drop role {0}").format(sql.Identifier(role)))
 
-    assert set(queue(conn)) == {"public:a"}
-    with raises("LP108"):
-        conn.execute("select market.grant_application(null)")
+    assert set(queue(own)) == {"public:a"}
+    with raises("LP108"), own.transaction():
+        own.execute("select market.grant_application(null)")

@@ -150,7 +150,8 @@ def test_spending_expiring_and_granting_at_once_never_deadlock_and_add_up(
 
     with ThreadPoolExecutor(4) as pool:
         for future in [
-            pool.submit(spend, users), pool.submit(spend, users[::-1]), pool.submit(expire), pool.submit(expire),
+            pool.submit(spend, users), pool.submit(spend, users[::-1]),
+            pool.submit(expire), pool.submit(expire),
         ]:  # fmt: skip
             future.result(60)
 

@@ -1,5 +1,6 @@
 """Each policy's step takes exactly the rows of its declared due query, in order, and never waits."""
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import Any
@@ -7,9 +8,32 @@ from typing import Any
 import psycopg
 import pytest
 
+from tests.support import databases
 from tests.support.market import HOUR, NUMBER, add, add_task, add_user, now, value
 
 MICROSECOND = timedelta(microseconds=1)
+
+
+@pytest.fixture(scope="module")
+def shared(server: str, template: str) -> Iterator[str]:
+    """One database for the tests that roll back."""
+    with databases.database(server, template) as dsn:
+        yield dsn
+
+
+@pytest.fixture
+def conn(shared: str) -> Iterator[psycopg.Connection]:
+    """A transaction that is rolled back."""
+    with psycopg.connect(shared, options="-c search_path=") as connection:
+        yield connection
+        connection.rollback()
+
+
+@pytest.fixture
+def own(dsn: str) -> Iterator[psycopg.Connection]:
+    """A database of the test's own, where changes commit."""
+    with psycopg.connect(dsn, autocommit=True, options="-c search_path=") as connection:
+        yield connection
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,9 +62,15 @@ class Case:
         return {number for (number,) in conn.execute(f"select id from market.{self.table} where {self.live}")}
 
     def step(
-        self, conn: psycopg.Connection, cutoff: datetime, limit: int = 1000, after: datetime | str = "-infinity"
+        self,
+        conn: psycopg.Connection,
+        cutoff: datetime,
+        limit: int = 1000,
+        after: datetime | str = "-infinity",
     ) -> tuple[int, int, datetime | None]:
-        row = conn.execute(f"select * from market.{self.policy}(%s, %s, %s)", [limit, cutoff, after]).fetchone()
+        row = conn.execute(
+            f"select * from market.{self.policy}(%s, %s, %s)", [limit, cutoff, after]
+        ).fetchone()
         assert row is not None
         return row
 
@@ -112,20 +142,20 @@ def test_a_step_starts_at_its_resume_point(conn: psycopg.Connection, case: Case)
 
 
 def test_a_row_locked_elsewhere_is_skipped_not_waited_for(
-    conn: psycopg.Connection, dsn: str, case: Case
+    own: psycopg.Connection, dsn: str, case: Case
 ) -> None:
-    cutoff = now(conn)
-    locked = case.add(conn, cutoff - HOUR)
-    free = case.add(conn, cutoff - HOUR)
-    before = case.alive(conn)
-    conn.execute("set lock_timeout = '5 s'")
+    cutoff = now(own)
+    locked = case.add(own, cutoff - HOUR)
+    free = case.add(own, cutoff - HOUR)
+    before = case.alive(own)
+    own.execute("set lock_timeout = '5 s'")
 
     with psycopg.connect(dsn) as other:
         other.execute(f"select from market.{case.table} where id = %s for update", [locked])
-        answer = case.step(conn, cutoff)
+        answer = case.step(own, cutoff)
 
     assert answer == (1, 1, cutoff - HOUR)
-    assert before - case.alive(conn) == {free}
+    assert before - case.alive(own) == {free}
 
 
 def test_a_row_that_is_set_aside_is_left_out_until_its_retry(conn: psycopg.Connection, case: Case) -> None:
@@ -133,7 +163,8 @@ def test_a_row_that_is_set_aside_is_left_out_until_its_retry(conn: psycopg.Conne
     aside, retry, free = (case.add(conn, cutoff - HOUR) for _ in range(3))
     for row, retry_at in [(aside, cutoff + HOUR), (retry, cutoff)]:
         conn.execute(
-            "insert into lapse.blocked_row (policy, key, error, run_id, retry_at) values (%s, %s, 'x', 1, %s)",
+            "insert into lapse.blocked_row (policy, key, error, run_id, retry_at)"
+            " values (%s, %s, 'x', 1, %s)",
             [case.policy, str(row), retry_at],
         )
     before = case.alive(conn)
@@ -162,20 +193,20 @@ def test_a_row_that_a_trigger_keeps_is_picked_but_not_handled(conn: psycopg.Conn
     assert kept in case.alive(conn)
 
 
-def test_a_row_renewed_before_the_step_locks_it_stays(conn: psycopg.Connection, dsn: str, case: Case) -> None:
-    cutoff = now(conn)
-    renewed = case.add(conn, cutoff - HOUR)
+def test_a_row_renewed_before_the_step_locks_it_stays(own: psycopg.Connection, dsn: str, case: Case) -> None:
+    cutoff = now(own)
+    renewed = case.add(own, cutoff - HOUR)
 
     # The step's snapshot is older than the renewal: repeatable read keeps it old, so it must refuse or skip.
     with psycopg.connect(dsn) as sweeper:
         sweeper.isolation_level = psycopg.IsolationLevel.REPEATABLE_READ
         sweeper.execute("select 1")
-        conn.execute(f"update market.{case.table} set {case.due} = %s where id = %s", [cutoff + HOUR, renewed])
+        own.execute(f"update market.{case.table} set {case.due} = %s where id = %s", [cutoff + HOUR, renewed])
         with pytest.raises(psycopg.errors.SerializationFailure):
             case.step(sweeper, cutoff)
 
-    assert case.step(conn, cutoff)[0] == 0
-    assert renewed in case.alive(conn)
+    assert case.step(own, cutoff)[0] == 0
+    assert renewed in case.alive(own)
 
 
 def test_a_step_stamps_what_it_did(conn: psycopg.Connection) -> None:
@@ -218,7 +249,8 @@ def test_the_policies_are_registered_with_their_cadence(conn: psycopg.Connection
 def test_nothing_in_the_marketplace_is_executable_by_public(conn: psycopg.Connection) -> None:
     assert value(conn, "select count(*) from pg_proc where pronamespace = 'market'::regnamespace") > 20
     open_to_all = conn.execute(
-        "select p.oid::regprocedure from pg_proc as p, aclexplode(coalesce(p.proacl, acldefault('f', p.proowner))) a"
+        "select p.oid::regprocedure from pg_proc as p,"
+        " aclexplode(coalesce(p.proacl, acldefault('f', p.proowner))) as a"
         " where p.pronamespace = 'market'::regnamespace and a.grantee = 0"
     ).fetchall()
     assert open_to_all == []

@@ -31,15 +31,17 @@ def column(conn: psycopg.Connection, query: str, *arguments: Any) -> list[Any]:
 
 
 def now(conn: psycopg.Connection) -> datetime:
-    """The server's clock."""
-    return value(conn, "select clock_timestamp()")
+    """The server's clock: the time of the transaction, as the operations see it."""
+    return value(conn, "select now()")
 
 
 def add(conn: psycopg.Connection, table: str, **columns: Any) -> int:
     """Insert one row into a table of the marketplace; returns its id."""
     names = ", ".join(columns)
     places = ", ".join(["%s"] * len(columns))
-    return value(conn, f"insert into market.{table} ({names}) values ({places}) returning id", *columns.values())
+    return value(
+        conn, f"insert into market.{table} ({names}) values ({places}) returning id", *columns.values()
+    )
 
 
 def add_user(conn: psycopg.Connection) -> int:
@@ -81,10 +83,8 @@ def raises(code: str, *, hint: bool = True) -> Iterator[pytest.ExceptionInfo[psy
 
 
 @contextmanager
-def waiting(
-    conn: psycopg.Connection, query: str, *arguments: Any
-) -> Iterator[Future[list[tuple[Any, ...]]]]:
-    """Run a query that must wait for a lock; inside the block it is known to wait, the future has its rows."""
+def waiting(conn: psycopg.Connection, query: str, *arguments: Any) -> Iterator[Future[list[tuple[Any, ...]]]]:
+    """Run a query that must wait for a lock: inside the block it does, and the future will have its rows."""
 
     def run() -> list[tuple[Any, ...]]:
         return conn.execute(query, arguments).fetchall()
