@@ -293,7 +293,7 @@ create table lapse.file_cleanup_queue (
     attempts     integer     not null default 0,
     last_error   text,
     dead_at      timestamptz
-) with (fillfactor = 50, autovacuum_vacuum_scale_factor = 0.02, autovacuum_vacuum_insert_scale_factor = 0.1);
+) with (fillfactor = 40, autovacuum_vacuum_scale_factor = 0.02, autovacuum_vacuum_insert_scale_factor = 0.1);
 create unique index file_cleanup_queue_file on lapse.file_cleanup_queue (storage, lapse.path_digest(path));
 create index file_cleanup_queue_due on lapse.file_cleanup_queue (not_before, id) where dead_at is null;
 create index file_cleanup_queue_dead on lapse.file_cleanup_queue (dead_at, id) where dead_at is not null;
