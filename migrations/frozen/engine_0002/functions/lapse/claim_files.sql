@@ -2,7 +2,8 @@
 --
 -- In: the worker, how many, for how long, and the resume point: the due time and number
 -- of the last row of the batch before. Out: one row a file ('claimed'), in due order, and
--- one row ('wait') when there are fewer than asked for.
+-- one row ('wait') when there are fewer than asked for. A due time before 1970 is given as 1970:
+-- a worker's language may know no -infinity.
 --
 -- A claim writes no indexed column, so it is a HOT update. It counts the attempt before the
 -- work begins: a file whose worker dies each time comes to an end too. The file sources are
@@ -80,7 +81,7 @@ begin
     end if;
 
     return query
-    select 'claimed', c.id, v_token, c.storage, c.path, c.attempts, c.due, null::double precision
+    select 'claimed', c.id, v_token, c.storage, c.path, c.attempts, greatest(c.due, 'epoch'), null::double precision
       from unnest(v_ids, v_storages, v_paths, v_attempts, v_dues) with ordinality
            as c (id, storage, path, attempts, due, position)
      where c.id <> all (coalesce(v_needed, '{}'))
