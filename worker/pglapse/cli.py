@@ -6,8 +6,9 @@ from typing import Annotated
 import psycopg
 import typer
 
-from pglapse import __version__, install
+from pglapse import __version__, install, scheduling
 from pglapse.commands import queue, run, status, worker
+from pglapse.demo.command import demo
 from pglapse.errors import PglapseError
 from pglapse.text import printable
 
@@ -47,9 +48,8 @@ def options(
     """Options before the command."""
 
 
-app.command()(status.status)
-app.command()(worker.worker)
-app.command()(run.run)
+for command in (worker.worker, status.status, run.run, scheduling.schedule, scheduling.unschedule, demo):
+    app.command()(command)
 app.add_typer(queue.app, name="queue")
 install.mount(app)
 

@@ -1,5 +1,6 @@
 """Is what the database holds what this version works with? If not, say which command to type."""
 
+import logging
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
@@ -14,6 +15,8 @@ from pglapse.text import printable
 API = 1
 """The version of the database's routines that this package calls: what lapse.api_version() must answer."""
 
+log = logging.getLogger(__name__)
+
 Connection = psycopg.Connection[Any]
 
 
@@ -23,6 +26,19 @@ def opened(grant: str) -> Iterator[Connection]:
     with connect(autocommit=True) as conn, expected(conn, grant):
         agree(conn, conn.execute("select lapse.api_version()").fetchone())
         yield conn
+
+
+def for_worker(**options: Any) -> Connection:
+    """A connection that lasts, for a thread of the worker; what the server warns of goes to the log."""
+    # No prepared statements: they gain nothing here and trouble a pooler.
+    conn = connect(autocommit=True, prepare_threshold=None, **options)
+    conn.add_notice_handler(_warned)
+    return conn
+
+
+def _warned(notice: psycopg.errors.Diagnostic) -> None:
+    if notice.severity_nonlocalized == "WARNING":
+        log.warning("the database warns: %s", printable(notice.message_primary or "", 1000))
 
 
 @contextmanager

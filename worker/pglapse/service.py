@@ -15,7 +15,6 @@ from time import monotonic
 import psycopg
 
 from pglapse import __version__, queue, schema, text
-from pglapse.connect import connect
 from pglapse.drain import Worker, drain
 from pglapse.outage import Outage
 from pglapse.queue import Connection
@@ -44,7 +43,7 @@ def serve(worker: Worker, stop: Stop, mode: Mode) -> None:
         while not stop():
             try:
                 with stop.interruptible():
-                    conn = connect(autocommit=True, prepare_threshold=None)
+                    conn = schema.for_worker()
                 with conn:
                     _attend(conn, worker, stop, ticker, outage)
             except Stopping:
@@ -70,7 +69,7 @@ def serve(worker: Worker, stop: Stop, mode: Mode) -> None:
 
 def once(worker: Worker, mode: Mode) -> None:
     """Delete what is due, then return; with mode ``always``, run the policies that are due first."""
-    with connect(autocommit=True, prepare_threshold=None) as conn:
+    with schema.for_worker() as conn:
         _greet(conn, worker)
         try:
             with schema.expected(conn, "grant_worker"):
@@ -149,7 +148,7 @@ def _beat(conn: Connection, worker: Worker, *, ticking: bool) -> None:
 def _hand_in(worker: Worker) -> None:
     """One last try to report what was done before the connection was lost."""
     try:
-        with connect(autocommit=True, connect_timeout=2) as conn:
+        with schema.for_worker(connect_timeout=2) as conn:
             _settle(conn, worker)
             queue.bye(conn, worker.id)
     except psycopg.Error:

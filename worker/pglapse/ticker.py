@@ -10,10 +10,9 @@ from typing import Any, Literal
 
 import psycopg
 
-from pglapse.connect import connect
 from pglapse.errors import HelperDied, PglapseError, RunFailed, translated
 from pglapse.outage import Outage
-from pglapse.schema import expected
+from pglapse.schema import expected, for_worker
 from pglapse.text import printable
 
 log = logging.getLogger(__name__)
@@ -74,7 +73,7 @@ class Ticker:
             self.ticking = False
 
     def _serve(self, outage: Outage) -> None:
-        with connect(autocommit=True, prepare_threshold=None) as conn:
+        with for_worker() as conn:
             self._conn = conn
             try:
                 while not self._stop.is_set():
