@@ -60,14 +60,16 @@ def pytest_report_header(config: pytest.Config) -> str | None:
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Tests that make jobs share one pg_cron: one process of a parallel run does them all, at once.
+    """Tests that make jobs share one pg_cron: one process of a parallel run does them all.
 
-    They mostly wait for the launcher's next minute, and the others do their work meanwhile.
+    It begins with them, and then come other groups: what can't be shared out must not be left to the end.
     """
     for item in items:
         if item.get_closest_marker("cron"):
             item.add_marker(pytest.mark.xdist_group("cron"))
-    items.sort(key=lambda item: item.get_closest_marker("cron") is None)
+    items.sort(
+        key=lambda item: (not item.get_closest_marker("cron"), not item.get_closest_marker("xdist_group"))
+    )
 
 
 @pytest.hookimpl(wrapper=True)

@@ -19,7 +19,8 @@ from pglapse.cluster import find_embedded
 from pglapse.demo import files, plan
 from tests.support.install import ROOT
 
-pytestmark = pytest.mark.timeout(240)
+# One process of a parallel run does them all: they count databases and processes, and demos are heavy.
+pytestmark = [pytest.mark.timeout(240), pytest.mark.xdist_group("demo")]
 
 SCALE = "0.03"
 PATIENCE = 120.0

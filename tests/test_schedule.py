@@ -318,7 +318,10 @@ def test_a_job_that_was_altered_is_made_afresh(home, change):
 
     schedule, command = wanted(home)
     assert [row[:3] for row in jobs(home)] == [(f"lapse-{n}", schedule, command) for n in (1, 2)]
-    assert value(home, "select bool_and(active and nodeport = inet_server_port()) from cron.job") is True
+    assert (
+        value(home, "select bool_and(active and nodeport = current_setting('port')::integer) from cron.job")
+        is True
+    )
     assert recorded(home) == ids(home)
 
 
