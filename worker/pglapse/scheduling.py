@@ -270,7 +270,7 @@ def database(connection: Connection) -> str:
 
 def identifier(connection: Connection, name: str) -> str:
     """A name as it is written in SQL."""
-    return psycopg.sql.Identifier(name).as_string(connection)
+    return str(one(connection, "select quote_ident(%s)", [name]))
 
 
 def shortened(command: str, width: int = 60) -> str:

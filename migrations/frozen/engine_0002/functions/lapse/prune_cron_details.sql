@@ -19,8 +19,8 @@ create or replace function lapse.prune_cron_details(p_limit integer, p_cutoff ti
     set row_security = on
 as $$
 declare
-    v_before timestamptz := p_cutoff - (select s.cron_details_keep from lapse.setting as s);
-    v_picked integer;
+    v_before  timestamptz := p_cutoff - (select s.cron_details_keep from lapse.setting as s);
+    v_picked  integer;
     v_reached timestamptz;
 begin
     if not exists (select from pg_extension as e where e.extname = 'pg_cron')
@@ -53,7 +53,8 @@ begin
     )
     select count(*), max(g.at) into v_picked, v_reached from gone as g;
 
-    return row(v_picked, v_picked, coalesce(v_reached, p_after))::lapse.progress;
+    -- Numbers and times need not have one order; the engine wants progress.
+    return row(v_picked, v_picked, least(greatest(v_reached, p_after), p_cutoff))::lapse.progress;
 end;
 $$;
 
