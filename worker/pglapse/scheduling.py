@@ -140,7 +140,8 @@ def make(there: Connection, job: Job, target: str) -> int:
         sql = "select cron.schedule_in_database(%s, %s, %s, %s, %s)"
         values.append(job.run_as)
     try:
-        return number(there, sql, values)
+        with there.transaction():  # a savepoint: what follows an error asks the server again
+            return number(there, sql, values)
     except psycopg.errors.InsufficientPrivilege as error:
         signature = "cron.schedule_in_database(text, text, text, text, text, boolean)"
         user = identifier(there, text(there, "select current_user"))
@@ -221,7 +222,8 @@ def install(there: Connection) -> str:
     name = database(there)
     if installed(there) is None:
         try:
-            there.execute("create extension pg_cron")
+            with there.transaction():
+                there.execute("create extension pg_cron")
         except psycopg.Error as error:
             raise CronUnavailable(
                 f"pg_cron is not installed in database {name}, and can't be: {error.diag.message_primary}",

@@ -49,6 +49,10 @@ begin
                 v_failures := array_append(v_failures, v_failed);
             end if;
         elsif v_rest is not null then
+            -- Rest without a lock: whoever alters or removes the engine's tables finds them free.
+            commit;
+            set transaction isolation level read committed;
+            perform pg_catalog.set_config('search_path', 'pg_catalog, pg_temp', true);
             perform pg_sleep(v_rest);
         else
             v_stop := true;
