@@ -34,7 +34,8 @@ begin
 
     if v_bad is not null then
         raise exception 'file request % has no storage or no path', v_bad
-            using errcode = 'LP001', hint = 'Give both: row(storage, path, not_before, reason, source_table, source_id).';
+            using errcode = 'LP001',
+                  hint = 'Give both: row(storage, path, not_before, reason, source_table, source_id).';
     end if;
 
     with asked as (
@@ -66,9 +67,12 @@ begin
                -- A cancelled row that a worker holds stays cancelled: only the new request is tried again.
                cancelled_at = case when q.dead_at is null and q.lease_token is not null then q.cancelled_at end,
                -- The request that comes due first says why; it makes no difference for a row in a worker's hands.
-               reason       = case when q.dead_at is not null or excluded.not_before < q.not_before then excluded.reason else q.reason end,
-               source_table = case when q.dead_at is not null or excluded.not_before < q.not_before then excluded.source_table else q.source_table end,
-               source_id    = case when q.dead_at is not null or excluded.not_before < q.not_before then excluded.source_id else q.source_id end,
+               reason       = case when q.dead_at is not null or excluded.not_before < q.not_before
+                                   then excluded.reason else q.reason end,
+               source_table = case when q.dead_at is not null or excluded.not_before < q.not_before
+                                   then excluded.source_table else q.source_table end,
+               source_id    = case when q.dead_at is not null or excluded.not_before < q.not_before
+                                   then excluded.source_id else q.source_id end,
                enqueued_at  = case when q.dead_at is not null then now() else q.enqueued_at end,
                attempts     = case when q.dead_at is not null then 0 else q.attempts end,
                last_error   = case when q.dead_at is null then q.last_error end,

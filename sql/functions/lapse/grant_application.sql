@@ -11,7 +11,8 @@ create or replace function lapse.grant_application(p_role name)
     set search_path = pg_catalog, pg_temp
 as $$
 begin
-    perform lapse.grant_routines(p_role, array['enqueue_file', 'enqueue_files', 'cancel_file', 'cancel_files', 'path_digest']);
+    perform lapse.grant_routines(p_role, array[
+        'enqueue_file', 'enqueue_files', 'cancel_file', 'cancel_files', 'path_digest']);
     execute format('grant insert (storage, path, reason, source_table, source_id, not_before) '
                    'on lapse.file_cleanup_queue to %I', p_role);
 end;

@@ -44,7 +44,8 @@ begin
                with ordinality as r (id, token, outcome, bytes, error, position);
     exception when data_exception then
         raise exception 'the results are malformed: %', sqlerrm
-            using errcode = 'LP001', hint = 'Give a JSON array of {"id": 1, "token": 2, "outcome": "deleted", "bytes": 3}.';
+            using errcode = 'LP001',
+                  hint = 'Give a JSON array of {"id": 1, "token": 2, "outcome": "deleted", "bytes": 3}.';
     end;
 
     if v_bad is not null then

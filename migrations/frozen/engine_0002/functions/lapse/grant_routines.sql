@@ -2,7 +2,7 @@
 --
 -- In: the role and the routines' names. LP001 for no role or PUBLIC, LP002 for a role that
 -- does not exist. Usage of the schema comes with it. Runs with the caller's own rights, so
--- only who may grant can.
+-- only who may grant can. LP002, too, for a routine that does not exist.
 
 create or replace function lapse.grant_routines(p_role name, p_names name[])
     returns void
@@ -28,10 +28,17 @@ begin
 
     foreach v_name in array p_names loop
         for v_routine in
-            select p.oid::regprocedure from pg_proc as p where p.pronamespace = 'lapse'::regnamespace and p.proname = v_name
+            select p.oid::regprocedure
+              from pg_proc as p
+             where p.pronamespace = 'lapse'::regnamespace and p.proname = v_name
         loop
             execute format('grant execute on routine %s to %I', v_routine, p_role);
         end loop;
+
+        if not found then
+            raise exception 'there is no routine lapse.%', v_name
+                using errcode = 'LP002', hint = 'The engine is incomplete: run pglapse upgrade.';
+        end if;
     end loop;
 end;
 $$;

@@ -10,8 +10,9 @@ create or replace function lapse.grant_worker(p_role name)
     set search_path = pg_catalog, pg_temp
 as $$
 begin
-    perform lapse.grant_routines(p_role, array['api_version', 'worker_hello', 'worker_beat', 'worker_bye', 'exchange_files',
-                                               'tick_wanted', 'tick_acquire', 'tick_release']);
+    perform lapse.grant_routines(p_role, array[
+        'api_version', 'worker_hello', 'worker_beat', 'worker_bye', 'exchange_files',
+        'tick_wanted', 'tick_acquire', 'tick_release']);
     perform lapse.grant_runner(p_role);
 end;
 $$;

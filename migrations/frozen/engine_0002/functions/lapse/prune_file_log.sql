@@ -6,7 +6,6 @@ create or replace function lapse.prune_file_log(p_limit integer, p_cutoff timest
     returns lapse.progress
     language sql
     volatile
-    security definer  -- steps run with the engine owner's rights
     set search_path = pg_catalog, pg_temp
 as $$
     with due as materialized (
