@@ -15,10 +15,11 @@ WORKER = "pglapse_worker"
 
 def main() -> None:
     subprocess.run(["pglapse", "upgrade", "heads"], check=True)
-    subprocess.run(["pglapse", "schedule"], check=True)
     password = Path(os.environ["WORKER_PASSWORD_FILE"]).read_text(encoding="utf-8").strip()
     with psycopg.connect() as connection:
-        known = connection.execute("select from pg_roles where rolname = %s", [WORKER]).fetchone()
+        for jobname, schedule, command in connection.execute("select * from lapse.schedule()"):
+            print(f"{jobname}: {schedule}, {command}")
+        known = connection.execute("select from pg_roles where rolname = %s", [WORKER]).fetchone() is not None
         connection.execute(
             sql.SQL("{} role {} login password {}").format(
                 sql.SQL("alter" if known else "create"), sql.Identifier(WORKER), sql.Literal(password)
