@@ -5,6 +5,7 @@ Connects as libpq's PG* variables say, as a role that may create schemas, jobs a
 
 import os
 import subprocess
+import sys
 from pathlib import Path
 
 import psycopg
@@ -14,7 +15,9 @@ WORKER = "pglapse_worker"
 
 
 def main() -> None:
-    subprocess.run(["pglapse", "upgrade", "heads"], check=True)
+    upgraded = subprocess.run(["pglapse", "upgrade", "heads"], check=False)
+    if upgraded.returncode:  # it has said why
+        sys.exit(upgraded.returncode)
     password = Path(os.environ["WORKER_PASSWORD_FILE"]).read_text(encoding="utf-8").strip()
     with psycopg.connect() as connection:
         for jobname, schedule, command in connection.execute("select * from lapse.schedule()"):

@@ -291,6 +291,7 @@ def shell(where: Any, command: str) -> str:
 
 
 @pytest.mark.slow
+@pytest.mark.timeout(900)
 def test_the_services_install_schedule_lapse_and_delete(stack: compose.Stack) -> None:
     def log(of: Any) -> Callable[[], str]:
         return lambda: of.logs().decode(errors="replace")[-3000:]
@@ -305,6 +306,8 @@ def test_the_services_install_schedule_lapse_and_delete(stack: compose.Stack) ->
         assert install.wait(timeout=PATIENCE)["StatusCode"] == 0, log(install)()
         install.remove()
     assert int(psql(postgres, "select count(*) from cron.job where jobname like 'lapse-%' and active")) == 2
+
+    psql(postgres, "select lapse.alter_policy('cancel_expired_tasks', p_every => interval '10 s')")
 
     worker = stack.start("worker")
     healthy = ["pglapse-entrypoint", "python3", "-m", "pglapse.health"]
