@@ -4,19 +4,26 @@ Nothing here waits for a job to run; tests/test_cron.py does.
 """
 
 import json
+import os
+import secrets
+import shutil
+import subprocess
+import sys
+import tempfile
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 import psycopg
 import pytest
 from psycopg import sql
 
-from pglapse import scheduling
+from pglapse import cluster, scheduling
 from pglapse.errors import CronJobsElsewhere, CronUnavailable, SettingError
 from tests.conftest import on
 from tests.support import databases
 from tests.support.cron import installed_at_home, jobs, wanted
-from tests.support.install import alembic
+from tests.support.install import ROOT, alembic
 
 ROLE = "pglapse_test_plain"
 
@@ -533,6 +540,23 @@ def test_pruning_run_details_takes_our_old_ones_and_nobody_elses(home, plain, as
     assert left == [3, 4, 5, 6, 9, 10]
 
 
+@pytest.mark.cron
+def test_pruning_goes_through_the_engine_in_batches_whatever_the_order_of_times(home):
+    here, me = home.info.dbname, home.info.user
+    ages = (20, None, 30, 9, 25)
+    details(home, *((n, 71, here, me, TICK, "succeeded", age) for n, age in enumerate(ages, start=1)))
+    home.execute("select lapse.alter_policy('prune_cron_details', p_batch_size => 2)")
+
+    home.execute("call lapse.run('prune_cron_details')")
+
+    assert value(home, "select count(*) from cron.job_run_details where runid < 0") == 0
+    last = home.execute(
+        "select status, handled, batches from lapse.run_log where policy = 'prune_cron_details'"
+        " order by id desc limit 1"
+    ).fetchone()
+    assert last == ("ok", 5, 3)
+
+
 # ---- where pg_cron lives in another database --------------------------------------------------------
 
 
@@ -701,12 +725,83 @@ def test_a_role_that_may_not_tick_there_is_told_the_grant(elsewhere, home, plain
     assert f"select lapse.grant_runner('{plain}')" in (caught.value.hint or "")
 
 
+def command(dsn: str, *arguments: str) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        [sys.executable, "-m", "pglapse", *arguments],
+        env={**os.environ, "DATABASE_URL": dsn, "PYTHONPATH": str(ROOT / "worker")},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+
+
+@pytest.mark.parametrize("verb", ["schedule", "unschedule"])
+def test_a_database_without_pglapse_is_one_clear_line(empty, verb):
+    done = command(empty, verb)
+
+    assert done.returncode == 1
+    assert "pglapse is not installed" in done.stderr
+    assert len(done.stderr.splitlines()) == 1
+
+
+def test_the_command_says_what_to_type_next(conn, dsn):
+    done = command(dsn, "schedule")
+
+    assert done.returncode == 1
+    assert len(done.stderr.splitlines()) == 1
+    assert "pg_cron" in done.stderr
+    if home := value(conn, "select current_setting('cron.database_name', true)"):
+        assert f"pglapse schedule --cron-dsn dbname={home}" in done.stderr
+
+
+def test_unscheduling_by_command_where_nothing_is_scheduled_is_fine(dsn):
+    done = command(dsn, "unschedule")
+
+    assert (done.returncode, done.stdout) == (0, "0 jobs removed\n")
+
+
 @pytest.mark.parametrize("dsn_given", ["dbname", "postgresql://[", "=", "nonsense=1"])
 def test_a_malformed_dsn_is_a_wrong_setting(conn, dsn, monkeypatch, dsn_given):
     monkeypatch.setenv("DATABASE_URL", dsn)
 
     with pytest.raises(SettingError):
         scheduling.schedule(dsn_given)
+
+
+@pytest.fixture(scope="module")
+def other_server() -> Iterator[str]:
+    """A second server, without pg_cron."""
+    bindir = cluster.find_local() or cluster.find_embedded()
+    folder = Path(tempfile.gettempdir()) / f"pglapse-test-{secrets.token_hex(4)}"
+    try:
+        with cluster.throwaway(bindir, folder) as dsn:
+            yield dsn
+    finally:
+        shutil.rmtree(folder, ignore_errors=True)
+
+
+def test_a_server_that_does_not_load_pg_cron_says_how_it_would(other_server):
+    alembic(other_server, "upgrade", "engine@head")
+
+    with psycopg.connect(other_server, autocommit=True) as there:
+        error = refused(there, "select lapse.schedule()")
+        available = value(there, "select count(*) from pg_available_extensions where name = 'pg_cron'")
+        assert value(there, "select lapse.unschedule()") == 0
+
+    alembic(other_server, "downgrade", "base")
+    assert (error.sqlstate, error.diag.message_primary) == ("LP007", "pg_cron is not loaded on this server")
+    next_step = "shared_preload_libraries" if available else "apt-get install postgresql-"
+    assert next_step in (error.diag.message_hint or "")
+    assert "pglapse worker --tick auto" in (error.diag.message_detail or "")
+
+
+def test_a_cron_database_of_another_server_is_refused(dsn, other_server, monkeypatch):
+    monkeypatch.setenv("DATABASE_URL", dsn)
+
+    with pytest.raises(SettingError) as caught:
+        scheduling.schedule(other_server)
+
+    assert "names another server" in str(caught.value)
 
 
 def test_what_the_dsn_leaves_out_comes_from_our_own(monkeypatch):

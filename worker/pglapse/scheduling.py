@@ -14,10 +14,14 @@ import psycopg
 import typer
 from psycopg.conninfo import conninfo_to_dict, make_conninfo
 
+from pglapse import schema
 from pglapse.connect import connect, dsn
 from pglapse.errors import CronJobsElsewhere, CronUnavailable, SettingError, translated
 
 Connection = psycopg.Connection[Any]
+
+TAKE_TURNS: LiteralString = "select pg_advisory_xact_lock(1818324340, 1)"
+"""The lock under which `lapse.schedule` and `lapse.unschedule` work too."""
 
 CronDsn = Annotated[
     str | None,
@@ -42,7 +46,7 @@ class Job(NamedTuple):
 
 def schedule(cron_dsn: CronDsn = None) -> None:
     """Let pg_cron keep the schedule: two jobs that run whatever is due. May be repeated at any time."""
-    with connect() as here:
+    with schema.opened(grant="") as here:
         if cron_dsn is None:
             jobs = schedule_here(here)
         else:
@@ -59,7 +63,7 @@ def schedule(cron_dsn: CronDsn = None) -> None:
 
 def unschedule(cron_dsn: CronDsn = None) -> None:
     """Take the schedule away from pg_cron. Workers keep it then, unless they run with --tick never."""
-    with connect() as here:
+    with schema.opened(grant="") as here:
         if cron_dsn is None:
             removed = unschedule_here(here)
         else:
@@ -97,8 +101,9 @@ def schedule_there(here: Connection, there: Connection) -> list[Job]:
     """Make the jobs in the database of pg_cron, and record them here; all of it or nothing."""
     version = install(there)
     user = text(there, "select current_user")
-    with translated():
-        here.execute("select pg_advisory_xact_lock(1818324340, 1)")  # two callers take turns
+    target = database(here)
+    with translated(), here.transaction():
+        here.execute(TAKE_TURNS)
         plan = [
             Job(*row)
             for row in here.execute(
@@ -106,27 +111,20 @@ def schedule_there(here: Connection, there: Connection) -> list[Job]:
                 [version, user],
             )
         ]
-    target = database(here)
-    remove(here, there)
-    made = [{**job._asdict(), "jobid": make(there, job, target)} for job in plan]
-    with translated():
-        here.execute(
-            "select lapse.record_cron_jobs(%s, %s)",
-            [database(there), json.dumps(made)],
-        )
-    here.commit()
+        remove(here, there)
+        made = [{**job._asdict(), "jobid": make(there, job, target)} for job in plan]
+        here.execute("select lapse.record_cron_jobs(%s, %s)", [database(there), json.dumps(made)])
     there.commit()
     return plan
 
 
 def unschedule_there(here: Connection, there: Connection) -> int:
     """Remove this database's jobs from the database of pg_cron, and forget them here."""
-    here.execute("select pg_advisory_xact_lock(1818324340, 1)")  # schedule and unschedule take turns
-    removed = remove(here, there) if installed(there) else 0
-    there.commit()
-    with translated():
+    with translated(), here.transaction():
+        here.execute(TAKE_TURNS)
+        removed = remove(here, there) if installed(there) else 0
+        there.commit()
         here.execute("select lapse.forget_cron_jobs(%s)", [database(there)])
-    here.commit()
     return removed
 
 
@@ -161,13 +159,12 @@ def remove(here: Connection, there: Connection) -> int:
     """Remove every job that keeps this database's schedule; returns how many. Leaves its transaction open."""
     target = database(here)
     home = database(there)
-    with translated():
-        ours = {name for (name,) in here.execute("select unnest(lapse.cron_job_names(true))")}
-        recorded: dict[int, str] = dict(
-            here.execute(
-                "select jobid, jobname from lapse.recorded_cron_jobs() where cron_database = %s", [home]
-            ).fetchall()
-        )
+    ours = {name for (name,) in here.execute("select unnest(lapse.cron_job_names(true))")}
+    recorded: dict[int, str] = dict(
+        here.execute(
+            "select jobid, jobname from lapse.recorded_cron_jobs() where cron_database = %s", [home]
+        ).fetchall()
+    )
     databases = {name for (name,) in there.execute("select datname from pg_database")}
     visible = there.execute("select jobid, jobname, database from cron.job order by jobid").fetchall()
 
