@@ -15,12 +15,11 @@ import psycopg
 import pytest
 from psycopg import sql
 
-from pglapse.cluster import find_embedded
 from pglapse.demo import files, plan
 from tests.support.install import ROOT
 
-# One process of a parallel run does them all: they count databases and processes, and demos are heavy.
-pytestmark = [pytest.mark.timeout(240), pytest.mark.xdist_group("demo")]
+# One process in a parallel run: the shows are shared by the tests.
+pytestmark = [pytest.mark.timeout(300), pytest.mark.xdist_group("demo")]
 
 SCALE = "0.03"
 PATIENCE = 120.0
@@ -119,10 +118,13 @@ def named(server: str) -> Iterator[str]:
         admin.execute(sql.SQL("drop database {} with (force)").format(sql.Identifier(name)))
 
 
-def databases(server: str) -> set[str]:
+def databases(demo: Running, server: str) -> list[str]:
+    """The databases that ``demo`` made and that are still there."""
+    mine = f"pglapse\\_demo\\_{demo.process.pid}\\_%"
     with psycopg.connect(server) as conn:
-        found = conn.execute("select datname from pg_database where datname like 'pglapse\\_demo\\_%'")
-        return {name for (name,) in found}
+        return [
+            name for (name,) in conn.execute("select datname from pg_database where datname like %s", [mine])
+        ]
 
 
 def own_database(demo: Running, server: str) -> str:
@@ -193,9 +195,10 @@ SABOTAGE: dict[str, tuple[Callable[[Running, str], None], list[str]]] = {
 
 
 @pytest.fixture(scope="module")
-def sabotaged(start: Callable[..., Running], server: str, named: str) -> dict[str, Running]:
-    """One demo for each act of sabotage, all at the same time, since most of a demo is waiting."""
+def shows(start: Callable[..., Running], server: str, named: str) -> dict[str, Running]:
+    """Every demo that plays to its end, all at the same time, since most of a demo is waiting."""
     demos = {name: start(url=named) for name in SABOTAGE}
+    demos |= {"embedded": start(), "borrowed": start(url=named), "stay": start("--stay", url=named)}
     for name, (act, _) in SABOTAGE.items():
         act(demos[name], server)
     return demos
@@ -203,8 +206,8 @@ def sabotaged(start: Callable[..., Running], server: str, named: str) -> dict[st
 
 @pytest.mark.slow
 @pytest.mark.parametrize("name", SABOTAGE)
-def test_sabotage_is_seen(sabotaged: dict[str, Running], server: str, name: str) -> None:
-    demo = sabotaged[name]
+def test_sabotage_is_seen(shows: dict[str, Running], server: str, name: str) -> None:
+    demo = shows[name]
 
     code = demo.ends()
 
@@ -212,18 +215,18 @@ def test_sabotage_is_seen(sabotaged: dict[str, Running], server: str, name: str)
     for pattern in SABOTAGE[name][1]:
         assert re.search(pattern, demo.said()), demo.said()
     assert demo.processes() == []
+    assert databases(demo, server) == []
 
 
 @pytest.mark.slow
-def test_the_embedded_server_is_enough(start: Callable[..., Running]) -> None:
-    find_embedded()
-    demo = start()
+def test_the_embedded_server_is_enough(shows: dict[str, Running]) -> None:
+    demo = shows["embedded"]
 
     code = demo.ends()
 
     assert code == 0, demo.said()
     assert "The proof holds." in demo.said()
-    assert str(demo.folder) in demo.said()
+    assert f"are in {demo.folder}" in demo.said()
     left = {path.name for path in demo.folder.iterdir()}
     assert left == {"public", "private", "manifest.csv", "pglapse.toml", "worker.log"}
     assert files.differences(demo.folder, demo.folder / "manifest.csv") == []
@@ -231,18 +234,35 @@ def test_the_embedded_server_is_enough(start: Callable[..., Running]) -> None:
 
 
 @pytest.mark.slow
-def test_a_named_database_is_left_as_it_was(start: Callable[..., Running], server: str, named: str) -> None:
-    catalog = "select (select count(*) from pg_class), (select count(*) from pg_namespace)"
-    with psycopg.connect(named) as conn:
-        before = conn.execute(catalog).fetchone()
-    demo = start(url=named)
+def test_a_named_database_is_left_as_it_was(shows: dict[str, Running], server: str, named: str) -> None:
+    demo = shows["borrowed"]
 
     code = demo.ends()
 
     assert code == 0, demo.said()
     with psycopg.connect(named) as conn:
-        assert conn.execute(catalog).fetchone() == before
-    assert demo.says(r"database (pglapse_demo_\w+)")[1] not in databases(server)
+        ours = conn.execute("select from pg_namespace where nspname in ('lapse', 'market')").fetchall()
+        tables = conn.execute("select from pg_class where oid >= 16384").fetchall()
+    assert (ours, tables) == ([], [])
+    assert demo.says(r"database (pglapse_demo_\w+)")
+    assert databases(demo, server) == []
+
+
+@pytest.mark.slow
+def test_with_stay_everything_is_up_until_ctrl_c(shows: dict[str, Running], server: str) -> None:
+    demo = shows["stay"]
+    demo.says("stay up until Ctrl-C")
+    with psycopg.connect(own_database(demo, server)) as conn:
+        rows = conn.execute("select count(*) from lapse.policy_status").fetchone()
+
+    demo.process.send_signal(signal.SIGINT)
+
+    assert demo.ends() == 0, demo.said()
+    assert rows is not None
+    assert rows[0] > 0
+    assert demo.processes() == []
+    assert databases(demo, server) == []
+    assert (demo.folder / "manifest.csv").exists()
 
 
 PHASES = {
@@ -254,13 +274,14 @@ PHASES = {
 }
 
 
-@pytest.mark.parametrize("phase", PHASES)
-@pytest.mark.parametrize("where", ["embedded", "borrowed"])
+@pytest.mark.parametrize(
+    ("where", "phase"),
+    [*(("embedded", phase) for phase in PHASES), ("borrowed", "install"), ("borrowed", "files going")],
+)
 @pytest.mark.slow
 def test_ctrl_c_leaves_nothing(
-    start: Callable[..., Running], server: str, named: str, phase: str, where: str
+    start: Callable[..., Running], server: str, named: str, where: str, phase: str
 ) -> None:
-    before = databases(server)
     demo = start(url=named if where == "borrowed" else "")
     if PHASES[phase]:
         demo.says(PHASES[phase])
@@ -274,40 +295,19 @@ def test_ctrl_c_leaves_nothing(
     assert code == 130, demo.said()
     assert "Traceback" not in demo.said()
     assert demo.processes() == []
-    assert databases(server) <= before
+    assert databases(demo, server) == []
     assert not demo.folder.exists()
 
 
 @pytest.mark.slow
-def test_a_service_manager_may_end_it_too(start: Callable[..., Running], server: str, named: str) -> None:
-    before = databases(server)
-    demo = start(url=named)
+def test_a_service_manager_may_end_it_too(start: Callable[..., Running]) -> None:
+    demo = start()
     demo.says("a worker, process")
 
     demo.process.send_signal(signal.SIGTERM)
 
     assert demo.ends() == 143
     assert demo.processes() == []
-    assert databases(server) <= before
-
-
-@pytest.mark.slow
-def test_with_stay_everything_is_up_until_ctrl_c(
-    start: Callable[..., Running], server: str, named: str
-) -> None:
-    demo = start("--stay", url=named)
-    dsn = own_database(demo, server)
-    demo.says("stay up until Ctrl-C")
-
-    with psycopg.connect(dsn) as conn:
-        rows = conn.execute("select count(*) from lapse.policy_status").fetchone()
-    demo.process.send_signal(signal.SIGINT)
-
-    assert rows is not None
-    assert rows[0] > 0
-    assert demo.ends() == 0, demo.said()
-    assert demo.processes() == []
-    assert (demo.folder / "manifest.csv").exists()
 
 
 def test_a_folder_with_something_in_it_is_not_touched(start: Callable[..., Running], spare: Path) -> None:

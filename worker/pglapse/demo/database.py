@@ -58,7 +58,7 @@ def embedded(folder: Path) -> Iterator[Database]:
 @contextmanager
 def borrowed(url: str) -> Iterator[Database]:
     """Create a database on the server of ``url`` and drop it afterwards; in the one named nothing changes."""
-    name = f"pglapse_demo_{secrets.token_hex(4)}"
+    name = f"pglapse_demo_{os.getpid()}_{secrets.token_hex(4)}"
     try:
         with _admin(url) as admin:
             if admin.info.server_version < OLDEST * 10_000:
