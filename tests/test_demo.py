@@ -36,15 +36,20 @@ class Running:
     def said(self) -> str:
         return self.output.read_text(encoding="utf-8")
 
+    def told(self) -> str:
+        """What it said, and its worker's log: for a test that fails."""
+        log = self.folder / "worker.log"
+        return self.said() + (f"\nworker.log:\n{log.read_text(encoding='utf-8')}" if log.exists() else "")
+
     def until(self, ready: Callable[[], object]) -> object:
         """Poll until ``ready`` gives something true; fails when the demo ends before."""
         deadline = time.monotonic() + PATIENCE
         while time.monotonic() < deadline:
             if found := ready():
                 return found
-            assert self.process.poll() is None, self.said()
+            assert self.process.poll() is None, self.told()
             time.sleep(0.02)
-        raise AssertionError(f"waited too long; so far it said:\n{self.said()}")
+        raise AssertionError(f"waited too long; so far it said:\n{self.told()}")
 
     def says(self, pattern: str) -> re.Match[str]:
         """Wait until it has said something like ``pattern``."""
@@ -211,9 +216,9 @@ def test_sabotage_is_seen(shows: dict[str, Running], server: str, name: str) -> 
 
     code = demo.ends()
 
-    assert code == 1, demo.said()
+    assert code == 1, demo.told()
     for pattern in SABOTAGE[name][1]:
-        assert re.search(pattern, demo.said()), demo.said()
+        assert re.search(pattern, demo.said()), demo.told()
     assert demo.processes() == []
     assert databases(demo, server) == []
 
@@ -224,7 +229,7 @@ def test_the_embedded_server_is_enough(shows: dict[str, Running]) -> None:
 
     code = demo.ends()
 
-    assert code == 0, demo.said()
+    assert code == 0, demo.told()
     assert "The proof holds." in demo.said()
     assert f"are in {demo.folder}" in demo.said()
     left = {path.name for path in demo.folder.iterdir()}
@@ -239,7 +244,7 @@ def test_a_named_database_is_left_as_it_was(shows: dict[str, Running], server: s
 
     code = demo.ends()
 
-    assert code == 0, demo.said()
+    assert code == 0, demo.told()
     with psycopg.connect(named) as conn:
         ours = conn.execute("select from pg_namespace where nspname in ('lapse', 'market')").fetchall()
         tables = conn.execute("select from pg_class where oid >= 16384").fetchall()
@@ -257,7 +262,7 @@ def test_with_stay_everything_is_up_until_ctrl_c(shows: dict[str, Running], serv
 
     demo.process.send_signal(signal.SIGINT)
 
-    assert demo.ends() == 0, demo.said()
+    assert demo.ends() == 0, demo.told()
     assert rows is not None
     assert rows[0] > 0
     assert demo.processes() == []
@@ -292,7 +297,7 @@ def test_ctrl_c_leaves_nothing(
     demo.process.send_signal(signal.SIGINT)  # an impatient second one must not break the clean-up off
     code = demo.ends()
 
-    assert code == 130, demo.said()
+    assert code == 130, demo.told()
     assert "Traceback" not in demo.said()
     assert demo.processes() == []
     assert databases(demo, server) == []
@@ -343,7 +348,7 @@ def test_a_role_that_may_not_create_databases_is_told_so(
         finally:
             admin.execute(sql.SQL("drop role {}").format(sql.Identifier(role)))
 
-    assert code == 2, demo.said()
+    assert code == 2, demo.told()
     assert "CREATEDB" in demo.said()
     assert "secret" not in demo.said()
 
