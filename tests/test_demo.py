@@ -190,8 +190,8 @@ def change_rows(demo: Running, server: str) -> None:
 SABOTAGE: dict[str, tuple[Callable[[Running, str], None], list[str]]] = {
     "kill the worker": (kill_the_worker, [r"the worker ended in the middle of the show \(exit code -9\)"]),
     "put a file back": (put_a_file_back, [r"file \S.* is still there \(the deadline had passed\)"]),
-    "remove one more": (remove_one_more, [r"1 differences", r"file \S.* is gone \(the task is open\)"]),
-    "change a file": (change_a_file, [r"1 differences", r"file \S.* has another content"]),
+    "remove one more": (remove_one_more, [r"1 difference\.", r"file \S.* is gone \(the task is open\)"]),
+    "change a file": (change_a_file, [r"1 difference\.", r"file \S.* has another content"]),
     "change rows": (
         change_rows,
         [r"coupon \d+: expired, expected active", r"balance of user \d+: \d+, expected \d+"],
@@ -293,8 +293,9 @@ def test_ctrl_c_leaves_nothing(
     else:
         demo.until((demo.folder / "private").exists)
 
-    demo.process.send_signal(signal.SIGINT)
-    demo.process.send_signal(signal.SIGINT)  # an impatient second one must not break the clean-up off
+    os.killpg(demo.process.pid, signal.SIGINT)  # a terminal's Ctrl-C reaches the whole group
+    demo.says("cleaning up")
+    os.killpg(demo.process.pid, signal.SIGINT)  # an impatient second one must not break the clean-up off
     code = demo.ends()
 
     assert code == 130, demo.told()

@@ -133,6 +133,8 @@ def _play(options: Options, screen: Screen, interrupts: Interrupts, cleanup: Exi
     told += proof.differences(conn, story, place.folder, manifest)
     place.keep = True
     screen.step("compared files, statuses, balances and references with the plan")
+    for remark in proof.remarks(conn):
+        screen.say(f"         {remark}", style="yellow")
     screen.verdict(told)
     screen.say(f"Files, manifest and the worker's log are in {place.folder}: remove it when you like.")
     if options.stay:

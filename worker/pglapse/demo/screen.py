@@ -79,7 +79,8 @@ class Screen:
         if not differences:
             self.say("The proof holds.", style="bold green")
             return
-        self.say(f"The proof does not hold: {len(differences)} differences.", style="bold red")
+        count = f"{len(differences)} difference{'s' if len(differences) > 1 else ''}"
+        self.say(f"The proof does not hold: {count}.", style="bold red")
         for difference in differences[:_MOST]:
             self.say(f"  - {difference}")
         if len(differences) > _MOST:
