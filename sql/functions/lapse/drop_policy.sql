@@ -2,8 +2,10 @@
 --
 -- In: its name. Out: nothing. Raises LP002 for an unknown policy. Its history
 -- stays until it is pruned; a run under way is entered there as stopped, and
--- ends within one batch. Lock order: state, then policy, as in a batch, which
--- holds the state when it notes a blocked row under the policy.
+-- ends within one batch: an advisory lock sees to that, since a run's next batch
+-- would often be quicker to the state's row than whoever waits for it. Lock
+-- order: advisory lock, state, policy, as in a batch, which holds the first two
+-- when it notes a blocked row under the policy.
 
 create or replace function lapse.drop_policy(p_name text)
     returns void
@@ -14,6 +16,7 @@ as $$
 declare
     v_state lapse.policy_state;
 begin
+    perform pg_advisory_xact_lock(1818324341, hashtext(p_name));
     select s.* into v_state from lapse.policy_state as s where s.policy = p_name for update;
     if not found then
         raise exception using

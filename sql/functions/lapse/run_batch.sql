@@ -33,6 +33,7 @@ create or replace function lapse.run_batch(
 as $$
 declare
     v_state      lapse.policy_state;
+    v_locked     lapse.policy_state;
     v_policy     lapse.policy;
     v_began      timestamptz := clock_timestamp();
     v_elapsed    interval;
@@ -53,6 +54,7 @@ declare
     v_is_new     boolean;
     v_complete   boolean := false;
     v_failure    boolean := false;
+    v_broken     boolean := false;
 begin
     again := false;
     stop := false;
@@ -60,21 +62,30 @@ begin
     select s.*
       into v_state
       from lapse.policy_state as s
-     where s.run_id = p_run_id and s.run_pid = pg_backend_pid()
-       for update skip locked;
+     where s.run_id = p_run_id and s.run_pid = pg_backend_pid();
     if not found then
-        if exists (select from lapse.policy_state as s
-                    where s.run_id = p_run_id and s.run_pid = pg_backend_pid()
-                      and s.run_started_at > v_began - interval '1 hour') then
-            -- Ours still; an operator's open transaction holds the state.
+        -- Dropped, or taken over while this session was held up.
+        perform lapse.release_run_lock(p_run_id);
+        return;
+    end if;
+    -- lapse.drop_policy holds this lock or waits for it; another operator's open transaction may hold the row.
+    if pg_try_advisory_xact_lock_shared(1818324341, hashtext(v_state.policy)) then
+        select s.*
+          into v_locked
+          from lapse.policy_state as s
+         where s.policy = v_state.policy and s.run_id = p_run_id
+           for update skip locked;
+    end if;
+    if v_locked.policy is null then
+        if v_state.run_started_at > v_began - interval '1 hour' then
             perform pg_sleep(0.1);
             again := true;
         else
-            -- Dropped, or taken over while this session was held up.
             perform lapse.release_run_lock(p_run_id);
         end if;
         return;
     end if;
+    v_state := v_locked;
 
     select p.* into v_policy from lapse.policy as p where p.name = v_state.policy;
     if not v_policy.enabled then
@@ -144,13 +155,15 @@ begin
         if v_failure
            or left(v_sqlstate, 2) in ('25', '40', '53', '57', '58')
            or v_sqlstate in ('55P03', '42501', 'LP004')
-           or v_policy.target_table is null
-           or (v_one and v_key is null) then
+           or v_policy.target_table is null then
             v_failure := true;
             stop := v_sqlstate = '57014';
             -- A batch that was too much for the server, or for its time, is tried smaller.
             v_state.batch_limit := case when left(v_sqlstate, 2) in ('40', '53', '57')
                                         then greatest(v_limit / 2, 1) else v_limit end;
+        elsif v_one and v_key is null then
+            v_failure := true;
+            v_broken := true;  -- no row is due, and still it fails
         elsif not v_one then
             v_state.run_suspect := v_limit;
             v_state.batch_limit := greatest(v_limit / 2, 1);
@@ -213,7 +226,8 @@ begin
     v_state.run_picked := v_state.run_picked + v_picked;
     v_state.run_handled := v_state.run_handled + v_handled;
 
-    -- Ten in a row; or the end, with nothing done and an error that is about the step's own text or rights.
+    -- Signs of a broken step: ten rows in a row; a failure without any row; or, at the end, nothing done
+    -- but failures, the last of them about the step's own text or rights.
     if v_state.run_streak >= 10
        or (v_complete and v_state.run_handled = 0 and v_state.run_streak > 0) then
         select b.sqlstate, b.error
@@ -222,17 +236,18 @@ begin
          where b.policy = v_policy.name and b.run_id = p_run_id
          order by b.touched_at desc
          limit 1;
-        if v_state.run_streak >= 10 or v_sqlstate like '42%' then
-            delete from lapse.blocked_row as b
-             where b.policy = v_policy.name
-               and b.run_id = p_run_id
-               and b.attempts = 1
-               and b.touched_at >= v_state.run_streak_since;
-            v_failure := true;
-            v_state.run_blocked := v_state.run_blocked - v_state.run_streak;
-            v_detail := format('%s rows failed in a row, the last one with this; none of them is set aside.',
-                               v_state.run_streak);
-        end if;
+        v_broken := v_state.run_streak >= 10 or v_sqlstate like '42%';
+    end if;
+    if v_broken and v_state.run_streak > 0 then
+        delete from lapse.blocked_row as b
+         where b.policy = v_policy.name
+           and b.run_id = p_run_id
+           and b.attempts = 1
+           and b.touched_at >= v_state.run_streak_since;
+        v_failure := true;
+        v_state.run_blocked := v_state.run_blocked - v_state.run_streak;
+        v_detail := format('%s rows failed in a row, the last one with this; none of them is set aside.',
+                           v_state.run_streak);
     end if;
 
     update lapse.policy_state as s

@@ -5,8 +5,9 @@
 -- lapse.run_log, NULL for an empty run, which leaves none. Sets the next run: the
 -- next slot of the grid after this run's beginning, so slots missed meanwhile
 -- run once; at once while work is left; after a failure 15 s, 30 s … 1 hour. A
--- lost run is tried again at once, a second one in a row backs off. Runs with a
--- cutoff of their own (run_as_of) leave the schedule as it is.
+-- lost run is tried again at once with half the batch, in case it was too much for
+-- the server; a second one in a row backs off. Runs with a cutoff of their own
+-- (run_as_of) leave the schedule as it is.
 
 create or replace function lapse.end_run(
     p_policy   text,
@@ -59,7 +60,9 @@ begin
                        interval '15 s' * power(2, least(greatest(v_failures - 1, 0), 10)));
 
     update lapse.policy_state as s
-       set run_id           = null,
+       set batch_limit      = case when p_status = 'lost' then greatest(s.batch_limit / 2, 1)
+                                   else s.batch_limit end,
+           run_id           = null,
            run_source       = null,
            run_pid          = null,
            run_as_of        = null,

@@ -8,7 +8,9 @@
 -- A procedure that commits can carry neither SET nor SECURITY DEFINER, and its
 -- statements would resolve operators on the caller's path. So it sets the path first
 -- thing in each transaction, calls functions that have both, and touches nothing
--- itself. The first COMMIT refuses a call inside a transaction before anything is done.
+-- itself. No expression may stand between COMMIT and SET TRANSACTION, since its
+-- snapshot would come too early for that. The first COMMIT refuses a call inside a
+-- transaction before anything is done.
 
 create or replace procedure lapse.run(
     p_policy       text,
@@ -21,28 +23,24 @@ declare
     v_run    bigint;
     v_again  boolean;
     v_failed bigint;
-    v_stop   boolean;
 begin
     commit;
     set transaction isolation level read committed;
     perform pg_catalog.set_config('search_path', 'pg_catalog, pg_temp', true);
     v_run := lapse.begin_run(p_policy, p_as_of, p_allow_future);
     commit;
-    if v_run is null then
-        return;
-    end if;
+    set transaction isolation level read committed;
+    perform pg_catalog.set_config('search_path', 'pg_catalog, pg_temp', true);
+    v_again := v_run is not null;
 
-    loop
+    while v_again loop
+        select b.again, b.failed into v_again, v_failed from lapse.run_batch(v_run) as b;
+        commit;
         set transaction isolation level read committed;
         perform pg_catalog.set_config('search_path', 'pg_catalog, pg_temp', true);
-        select b.again, b.failed, b.stop into v_again, v_failed, v_stop from lapse.run_batch(v_run) as b;
-        commit;
-        exit when not v_again;
     end loop;
 
     if v_failed is not null then
-        set transaction isolation level read committed;
-        perform pg_catalog.set_config('search_path', 'pg_catalog, pg_temp', true);
         perform lapse.raise_failures(array[v_failed]);
     end if;
 end;

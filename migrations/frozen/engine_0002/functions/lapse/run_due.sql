@@ -30,10 +30,10 @@ begin
     perform pg_catalog.set_config('search_path', 'pg_catalog, pg_temp', true);
     select t.deadline, t.stay into v_deadline, v_stay from lapse.begin_tick(p_source, p_stay, p_budget) as t;
     commit;
+    set transaction isolation level read committed;
+    perform pg_catalog.set_config('search_path', 'pg_catalog, pg_temp', true);
 
     loop
-        set transaction isolation level read committed;
-        perform pg_catalog.set_config('search_path', 'pg_catalog, pg_temp', true);
         select n.run_id, n.fresh, n.rest
           into v_run, v_fresh, v_rest
           from lapse.next_due(p_source, v_deadline, v_stay) as n;
@@ -46,26 +46,25 @@ begin
             end if;
             select b.failed, b.stop into v_failed, v_stop from lapse.run_batch(v_run) as b;
             if v_failed is not null then
-                v_failures := array_append(v_failures, v_failed);
+                v_failures := pg_catalog.array_append(v_failures, v_failed);
             end if;
         elsif v_rest is not null then
             -- Rest without a lock: whoever alters or removes the engine's tables finds them free.
             commit;
             set transaction isolation level read committed;
             perform pg_catalog.set_config('search_path', 'pg_catalog, pg_temp', true);
-            perform pg_sleep(v_rest);
+            perform pg_catalog.pg_sleep(v_rest);
         else
             v_stop := true;
         end if;
         commit;
+        set transaction isolation level read committed;
+        perform pg_catalog.set_config('search_path', 'pg_catalog, pg_temp', true);
         exit when v_stop;
     end loop;
 
-    set transaction isolation level read committed;
-    perform pg_catalog.set_config('search_path', 'pg_catalog, pg_temp', true);
     perform lapse.leave_runs('ok');
     commit;
-
     set transaction isolation level read committed;
     perform pg_catalog.set_config('search_path', 'pg_catalog, pg_temp', true);
     perform lapse.raise_failures(v_failures);
