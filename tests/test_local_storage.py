@@ -208,6 +208,18 @@ def test_a_path_deeper_than_the_kept_trail_goes_all_the_same(root, storage):
     assert open_descriptors() == open_before
 
 
+def test_a_mounted_file_system_is_not_entered(pool):
+    outside = Path("/dev/shm")  # noqa: S108 (a mount that every Linux has)
+    if not outside.is_dir() or outside.stat().st_dev == Path("/").stat().st_dev:
+        pytest.skip("nothing is mounted at /dev/shm here")
+    with tempfile.NamedTemporaryFile(dir=outside) as file:
+        outcome = one(open_local("x", Path("/"), pool), file.name.removeprefix("/"))
+
+        assert outcome.verdict == "refused"
+        assert "another file system is mounted at 'dev'" in outcome.error
+        assert Path(file.name).exists()
+
+
 def test_nothing_is_touched_once_the_lease_is_over(root, storage):
     put(root, *(f"d/{number}" for number in range(10)))
     allowed = iter([True] * 3)

@@ -86,13 +86,13 @@ def _attend(conn: Connection, worker: Worker, stop: Stop, ticker: Ticker, outage
     """Serve one connection until it breaks or the worker is told to stop."""
     horizon = _greet(conn, worker)
     queue.listen(conn)
-    beaten = monotonic()
+    beaten, told = monotonic(), False
 
     def between() -> None:
-        nonlocal beaten
+        nonlocal beaten, told
         ticker.check()
-        if monotonic() - beaten >= BEAT:
-            beaten = monotonic()
+        if monotonic() - beaten >= BEAT or told != ticker.ticking:
+            beaten, told = monotonic(), ticker.ticking
             _beat(conn, worker, ticking=ticker.ticking)
 
     with schema.expected(conn, "grant_worker"):

@@ -1,0 +1,149 @@
+"""Draining, without a process around it: a real queue, storages that do what the test says."""
+
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass, field
+
+import psycopg
+import pytest
+
+from pglapse.drain import Worker, drain
+from pglapse.storage import GoOn, Outcome
+
+
+@dataclass
+class Shelf:
+    """A storage that remembers what it was asked to delete."""
+
+    name: str = "public"
+    answer: Callable[[str], Outcome] = lambda path: Outcome("deleted", bytes=1)
+    asked: list[str] = field(default_factory=list)
+
+    def delete(self, paths: Sequence[str], go_on: GoOn) -> list[Outcome]:
+        self.asked += paths
+        return [self.answer(path) for path in paths]
+
+
+def enqueue(conn: psycopg.Connection, paths: Iterable[str], due: str = "now") -> None:
+    for path in paths:
+        conn.execute("select lapse.enqueue_file('public', %s, %s::timestamptz)", [path, due])
+
+
+def worker(shelf: Shelf, batch: int = 500) -> Worker:
+    return Worker("test", {"public": shelf}, lambda: False, batch=batch)
+
+
+def left(conn: psycopg.Connection) -> list[tuple]:
+    return conn.execute("select path, last_error from lapse.file_cleanup_queue order by path").fetchall()
+
+
+def test_a_file_that_is_due_earlier_than_where_the_search_is_goes_in_the_same_drain(conn):
+    shelf = Shelf()
+    enqueue(conn, ["1", "2", "3", "4"])
+    more = iter([["earlier"]])
+
+    drain(conn, worker(shelf, batch=2), lambda: enqueue(conn, next(more, []), "-infinity"))
+
+    assert sorted(shelf.asked) == ["1", "2", "3", "4", "earlier"]
+    assert left(conn) == []
+
+
+def test_everything_is_handed_in_before_a_drain_ends(conn):
+    enqueue(conn, [f"{number}" for number in range(7)])
+    who = worker(Shelf(), batch=3)
+
+    assert drain(conn, who) is None
+    assert who.unreported == []
+    assert (who.done, who.failed, who.freed) == (7, 0, 7)
+    assert left(conn) == []
+
+
+def test_the_answer_is_the_time_until_the_next_file_is_due(conn):
+    enqueue(conn, ["later"], "2999-01-01")
+    conn.execute("select lapse.enqueue_file('public', 'soon', clock_timestamp() + interval '10 min')")
+
+    wait = drain(conn, worker(Shelf()))
+
+    assert wait is not None
+    assert 590 < wait <= 600
+
+
+def test_files_that_are_all_in_use_do_not_end_the_drain(conn):
+    conn.execute(
+        "create function public.needed(p_storages text[], p_paths text[])"
+        " returns table (storage text, path text, until timestamptz) language sql as"
+        " $$ select s, p, null::timestamptz from unnest(p_storages, p_paths) as f (s, p) where p like 'used%' $$"
+    )
+    conn.execute("select lapse.register_file_source('test', 'public.needed')")
+    enqueue(conn, ["used 1", "used 2", "used 3", "used 4", "free"])
+    shelf = Shelf()
+
+    drain(conn, worker(shelf, batch=2))
+
+    assert shelf.asked == ["free"]
+    assert left(conn) == []
+
+
+@pytest.mark.parametrize("error", ["a\x00b", "a\ud800b", "x" * 100_000, "\udcff", "'; drop table x; --"])
+def test_whatever_an_error_says_it_can_be_handed_in(conn, error):
+    enqueue(conn, ["a"])
+
+    drain(conn, worker(Shelf(answer=lambda path: Outcome("failed", error=error))))
+
+    [(path, said)] = left(conn)
+    assert path == "a"
+    assert 0 < len(said) <= 2000
+
+
+def test_results_stay_with_the_worker_until_they_are_handed_in(conn, dsn):
+    enqueue(conn, ["a"])
+    who = worker(Shelf())
+
+    with psycopg.connect(dsn, autocommit=True) as lost, pytest.raises(psycopg.OperationalError):
+        drain(lost, who, lost.close)
+    assert [result.claim.path for result in who.unreported] == ["a"]
+    drain(conn, who)
+
+    assert who.unreported == []
+    assert conn.execute("select path, outcome, attempts from lapse.file_cleanup_log").fetchall() == [
+        ("a", "deleted", 1)
+    ]
+
+
+def test_results_of_a_lease_that_another_took_over_are_forgotten(conn):
+    enqueue(conn, ["a"])
+    who = worker(Shelf())
+
+    def taken_over() -> None:
+        conn.execute("update lapse.file_cleanup_queue set leased_until = now() - interval '1 s'")
+        conn.execute("select lapse.exchange_files('another')")
+
+    drain(conn, who, taken_over)
+
+    assert who.unreported == []
+    assert conn.execute("select leased_by from lapse.file_cleanup_queue").fetchall() == [("another",)]
+    assert conn.execute("select 1 from lapse.file_cleanup_log").fetchall() == []
+
+
+def test_told_to_stop_it_takes_nothing(conn):
+    enqueue(conn, ["a"])
+    shelf = Shelf()
+
+    drain(conn, Worker("test", {"public": shelf}, lambda: True))
+
+    assert shelf.asked == []
+    assert conn.execute("select attempts, leased_until from lapse.file_cleanup_queue").fetchall() == [
+        (0, None)
+    ]
+
+
+def test_a_slow_storage_is_given_smaller_batches_and_a_quick_one_larger_again(conn):
+    enqueue(conn, [f"{number}" for number in range(8)])
+    slow = Shelf(answer=lambda path: Outcome("released" if len(slow.asked) < 9 else "deleted"))
+    who = worker(slow, batch=8)
+    taken: list[int] = []
+
+    drain(conn, who, lambda: taken.append(who.take))
+
+    assert taken[0] == 4
+    assert max(taken[1:]) == 8
+    assert left(conn) == []
