@@ -71,7 +71,8 @@ def test_files_that_are_all_in_use_do_not_end_the_drain(conn):
     conn.execute(
         "create function public.needed(p_storages text[], p_paths text[])"
         " returns table (storage text, path text, until timestamptz) language sql as"
-        " $$ select s, p, null::timestamptz from unnest(p_storages, p_paths) as f (s, p) where p like 'used%' $$"
+        " $$ select s, p, null::timestamptz from unnest(p_storages, p_paths) as f (s, p)"
+        "  where p like 'used%' $$"
     )
     conn.execute("select lapse.register_file_source('test', 'public.needed')")
     enqueue(conn, ["used 1", "used 2", "used 3", "used 4", "free"])
