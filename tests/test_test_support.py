@@ -1,0 +1,60 @@
+"""What the other tests rely on: databases are swept up after, and a skipped pg_cron test can't hide."""
+
+import secrets
+import subprocess
+import sys
+from pathlib import Path
+
+import psycopg
+import pytest
+from psycopg import sql
+
+from tests.support import databases
+from tests.support.install import ROOT
+
+SKIPPED = """
+import pytest
+
+@pytest.mark.cron
+def test_skipped():
+    pytest.skip("on purpose")
+"""
+
+
+@pytest.mark.parametrize(("option", "code"), [([], 0), (["--require-cron"], 1)], ids=["allowed", "required"])
+def test_a_skipped_test_of_pg_cron_fails_where_it_is_required(
+    server: str, tmp_path: Path, option: list[str], code: int
+) -> None:
+    (tmp_path / "test_skipped.py").write_text(SKIPPED, encoding="utf-8")
+
+    done = subprocess.run(
+        [
+            *(sys.executable, "-m", "pytest", "-c", str(ROOT / "pyproject.toml"), "-p", "tests.conftest"),
+            *("-p", "no:cacheprovider", *option, str(tmp_path / "test_skipped.py")),
+        ],
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+
+    assert done.returncode == code, done.stdout + done.stderr
+    assert "server: PostgreSQL" in done.stdout
+
+
+def test_databases_of_dead_sessions_go_and_those_of_living_ones_stay(server: str) -> None:
+    dead, living = (f"{secrets.randbits(31):08x}" for _ in range(2))
+    names = [f"{databases.PREFIX}_{number}_left" for number in (dead, living)]
+    with psycopg.connect(server, autocommit=True) as admin, psycopg.connect(server, autocommit=True) as other:
+        other.execute("select pg_advisory_lock(%s, %s)", [databases.SPACE, int(living, 16)])
+        for name in names:
+            admin.execute(sql.SQL("create database {}").format(sql.Identifier(name)))
+        try:
+            databases.sweep(admin)
+
+            rows = admin.execute(
+                "select datname from pg_database where datname = any (%s)", [names]
+            ).fetchall()
+            assert rows == [(names[1],)]
+        finally:
+            databases.drop(admin, living)
