@@ -9,6 +9,7 @@ import psycopg
 import pytest
 
 from tests.support import databases
+from tests.support.install import alembic
 from tests.support.market import HOUR, NUMBER, add, add_task, add_user, now, value
 
 MICROSECOND = timedelta(microseconds=1)
@@ -231,6 +232,23 @@ def test_a_step_stamps_what_it_did(conn: psycopg.Connection) -> None:
     ).fetchone() == (0, True)
 
 
+def test_the_engine_runs_every_policy_to_its_end(own: psycopg.Connection) -> None:
+    own.execute(
+        "select lapse.alter_policy(name, p_batch_size => 2) from lapse.policy where step like 'market.%'"
+    )
+    for case in CASES:
+        for _ in range(5):
+            case.add(own, now(own) - HOUR)
+
+    for case in CASES:
+        own.execute("call lapse.run(%s)", [case.policy])
+
+    assert {case.policy: case.alive(own) for case in CASES if case.alive(own)} == {}
+    assert own.execute("select distinct status, handled, blocked from lapse.run_log").fetchall() == [
+        ("ok", 5, 0)
+    ]
+
+
 def test_the_policies_are_registered_with_their_cadence(conn: psycopg.Connection) -> None:
     policies = conn.execute(
         "select name, every, at_time::text, time_zone, enabled from lapse.policy where step like 'market.%'"
@@ -254,3 +272,15 @@ def test_nothing_in_the_marketplace_is_executable_by_public(conn: psycopg.Connec
         " where p.pronamespace = 'market'::regnamespace and a.grantee = 0"
     ).fetchall()
     assert open_to_all == []
+
+
+def test_removing_the_marketplace_takes_its_policies_and_its_file_source_along(dsn: str) -> None:
+    with psycopg.connect(dsn, autocommit=True) as conn:
+        conn.execute("select lapse.create_policy('mine', 'market.expire_coupons', '1 hour')")
+        before = value(conn, "select count(*) from lapse.policy where not starts_with(step, 'market.')")
+
+        alembic(dsn, "downgrade", "market@base")
+
+        assert value(conn, "select to_regnamespace('market')") is None
+        assert value(conn, "select count(*) from lapse.policy") == before
+        assert value(conn, "select count(*) from lapse.file_source") == 0

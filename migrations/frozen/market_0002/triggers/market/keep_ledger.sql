@@ -7,9 +7,11 @@
 -- for another reason (a deleted grant, too), granted when they became more. A
 -- grant given to another user counts as taken from one and given to the other.
 --
--- Balances are locked in order of user, so that statements over many users
--- can't deadlock with each other. A balance that is gone already was taken by
--- the same deletion of its user.
+-- Balances are locked in order of user, so that inserts over many users can't
+-- deadlock with each other. An UPDATE by hand has its grants locked before this
+-- fires, the other way round than spend_points: should the two meet, PostgreSQL
+-- ends one of them. Lock the balance first to be spared that. A balance that is
+-- gone already was taken by the same deletion of its user.
 
 create or replace function market.keep_ledger()
     returns trigger

@@ -7,8 +7,10 @@
 -- The tasks are locked first, in order, against a change of state that has not
 -- committed: its trigger would not see the new file, and this one not the new
 -- state. The lock is the one that an UPDATE takes, so that two who add a file
--- and then update the task take turns instead of deadlocking. For lateral and
--- chunks see queue_files_of_tasks.
+-- and then update the task take turns instead of deadlocking. That holds for
+-- read committed, the default: a repeatable read transaction that ends a task
+-- can't see a file added since it began, and leaves it unqueued. For lateral
+-- and chunks see queue_files_of_tasks.
 
 create or replace function market.queue_new_files()
     returns trigger
