@@ -107,7 +107,7 @@ def _play(options: Options, screen: Screen, interrupts: Interrupts, cleanup: Exi
     screen.step(f"started {base.server}")
     process.install(base.dsn)
     conn = cleanup.enter_context(closing(database.connect(base.dsn)))
-    begins = _begins(conn, options.scale)
+    begins = _begins(conn, options.scale, screen.seconds)
     load.load(conn, story, begins)
     screen.step(f"installed pglapse and the marketplace, loaded {story.rows:,} rows")
     told = load.refusals(conn, story)
@@ -183,11 +183,11 @@ def _database(options: Options, folder: Path) -> AbstractContextManager[Database
     return database.borrowed(options.url) if options.url else database.embedded(folder / "server")
 
 
-def _begins(conn: psycopg.Connection[Any], scale: float) -> datetime:
-    """When the first row of the show lapses: about when loading will be over."""
+def _begins(conn: psycopg.Connection[Any], scale: float, so_far: float) -> datetime:
+    """When the first row of the show lapses: about when loading is over, later where all has been slow."""
     row = conn.execute("select clock_timestamp()").fetchone()
     assert row is not None and isinstance(row[0], datetime)  # noqa: S101, PT018
-    return row[0] + timedelta(seconds=1 + 2 * scale)
+    return row[0] + timedelta(seconds=1 + 2 * scale + so_far / 4)
 
 
 def _ended(worker: process.Worker, broke: str | None) -> list[str]:

@@ -26,13 +26,18 @@ class Screen:
         self._console = console
         self._began = monotonic()
 
+    @property
+    def seconds(self) -> float:
+        """Since the beginning."""
+        return monotonic() - self._began
+
     def say(self, text: str, style: str = "") -> None:
         """One line, or several, as they are: nothing in them is markup, nothing is cut or wrapped."""
         self._console.print(text, style=style, markup=False, highlight=False, soft_wrap=True)
 
     def step(self, text: str) -> None:
         """A line with the seconds since the beginning before it."""
-        self.say(f"{monotonic() - self._began:5.1f} s  {text}")
+        self.say(f"{self.seconds:5.1f} s  {text}")
 
     def hint(self, look: str) -> None:
         """How to look around with psql."""
