@@ -288,10 +288,12 @@ def test_statements_that_queue_the_same_files_in_another_order_do_not_deadlock(c
     ):
         with conn.transaction():
             conn.execute("select from lapse.file_cleanup_queue where path = %s for update", [first])
-            # Out of order, the second would now hold the last row, and the first would wait for that.
-            running = [pool.submit(enqueue, one, first, last), pool.submit(enqueue, two, last, first)]
-            for side in (one, two):
-                waits_for_a_lock(conn, side.info.backend_pid)
+            # The first to wait gets the first row. Were the other to go in its own order, it would by then
+            # hold the last row and wait for the first.
+            running = [pool.submit(enqueue, one, first, last)]
+            waits_for_a_lock(conn, one.info.backend_pid)
+            running.append(pool.submit(enqueue, two, last, first))
+            waits_for_a_lock(conn, two.info.backend_pid)
         for done in running:
             done.result(timeout=20)
 

@@ -14,7 +14,8 @@
 -- LP001 for bad arguments, and then nothing happens.
 --
 -- Nothing in here waits for an application's lock; a file source that does is cut off. Rows are
--- hidden from nobody: where row-level security would, it is an error.
+-- hidden from nobody: where row-level security would, it is an error. The plans are those for any
+-- batch, through the indexes: no statistics of a queue that was just filled or emptied are true.
 
 create or replace function lapse.exchange_files(
     p_worker    text,
@@ -30,6 +31,7 @@ create or replace function lapse.exchange_files(
     volatile
     security definer  -- a worker has no right on any table
     set search_path = pg_catalog, pg_temp
+    set plan_cache_mode = force_generic_plan
     set row_security = off
     set lock_timeout = '250ms'
 as $$
