@@ -169,18 +169,18 @@ def test_a_completed_task_that_is_cancelled_loses_its_files_now_and_back(conn: p
     assert value(conn, "select cancelled_at is null and cancel_reason is null from market.tasks")
 
 
-def test_a_change_that_is_no_change_of_state_leaves_the_queue_alone(conn: psycopg.Connection) -> None:
-    live, cancelled = add_task(conn), add_task(conn)
-    add_file(conn, live, "live")
-    add_file(conn, cancelled, "cancelled")
-    conn.execute("update market.tasks set status = 'cancelled' where id = %s", [cancelled])
-    conn.execute("delete from lapse.file_cleanup_queue")
+def test_a_change_that_is_no_change_of_state_leaves_the_queue_alone(own: psycopg.Connection) -> None:
+    live, cancelled = add_task(own), add_task(own)
+    add_file(own, live, "live")
+    add_file(own, cancelled, "cancelled")
+    own.execute("update market.tasks set status = 'cancelled' where id = %s", [cancelled])
+    own.execute("delete from lapse.file_cleanup_queue")
 
-    conn.execute("update market.tasks set title = 'Carry two pianos'")
-    conn.execute("update market.tasks set cancelled_at = now() where id = %s", [cancelled])
-    conn.execute("update market.task_files set bytes = 7")
+    own.execute("update market.tasks set title = 'Carry two pianos'")
+    own.execute("update market.tasks set cancelled_at = now() where id = %s", [cancelled])
+    own.execute("update market.task_files set bytes = 7")
 
-    assert queue(conn) == {}
+    assert queue(own) == {}
 
 
 def test_a_time_that_does_not_fit_the_state_is_cleared(conn: psycopg.Connection) -> None:
