@@ -54,6 +54,11 @@ select 'schema ' || n.nspname || ' ' || a.privilege_type
  where n.nspname in ('lapse', 'market') and a.grantee = 0
 """
 
+WAITING = """
+select count(*) from pg_locks as l join pg_database as d on d.oid = l.database
+ where l.locktype = 'advisory' and not l.granted and d.datname = current_database()
+"""
+
 OWNERS = """
 select distinct pg_get_userbyid(p.proowner) from pg_proc as p where p.pronamespace = 'lapse'::regnamespace
 """
@@ -197,9 +202,8 @@ def test_several_upgrades_at_once_do_no_harm(empty: str, template: str, server: 
     with psycopg.connect(empty) as holder:  # so that all of them really wait for each other
         holder.execute("select pg_advisory_xact_lock(7813263518091)")
         all_at_once = [started(empty, "upgrade", "heads") for _ in range(4)]
-        waiting = "select count(*) from pg_locks where locktype = 'advisory' and not granted"
-        databases.until(holder, waiting, 4)
-    said = [process.communicate(timeout=120) for process in all_at_once]
+        databases.until(holder, WAITING, 4, patience=120)
+    said = [process.communicate(timeout=240) for process in all_at_once]
 
     assert [process.returncode for process in all_at_once] == [0] * 4, said
     assert sum("installed engine_0001" in out for out, _ in said) == 1

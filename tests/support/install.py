@@ -15,7 +15,7 @@ ROOT = Path(__file__).resolve().parents[2]
 def alembic(dsn: str, *arguments: str, check: bool = True) -> subprocess.CompletedProcess[str]:
     """Run ``alembic`` against ``dsn``; raises with its output when it fails and ``check`` is set."""
     process = started(dsn, *arguments)
-    out, err = process.communicate(timeout=120)
+    out, err = process.communicate(timeout=240)
     if check and process.returncode:
         raise AssertionError(f"alembic {' '.join(arguments)} failed:\n{out}\n{err}")
     return subprocess.CompletedProcess(process.args, process.returncode, out, err)
