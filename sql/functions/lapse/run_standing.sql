@@ -1,7 +1,7 @@
 -- lapse.run_standing: is a policy's open run still being worked on?
 --
--- In: a policy's state, locked by the caller, so no batch of it is in progress.
--- Out: 'free' without an open run; 'lost' when the run's advisory lock can be
+-- In: a policy's state, locked by the caller, so no batch of it is in progress;
+-- without the lock the answer is a first guess. Out: 'free' without an open run; 'lost' when the run's advisory lock can be
 -- taken, so its session is gone; 'stale' when the session lives but has not
 -- served the policy for ten seconds: it is held up in another policy, or a
 -- cancelled call left the run behind; else 'busy'. A stale run may be taken

@@ -41,7 +41,10 @@ begin
             or (s.next_run_at <= v_now and p.enabled)
          order by s.last_served_at nulls first, s.next_run_at, s.policy
     loop
-        -- Locked one by one: a lock on the others would make them look busy to everybody else.
+        -- A lock is held for the whole batch that follows, so only what is taken gets one: a lock on
+        -- what another session serves would keep it from its own next batch.
+        select s.* into v_state from lapse.policy_state as s where s.policy = v_name;
+        continue when v_state.run_pid <> pg_backend_pid() and lapse.run_standing(v_state) = 'busy';
         select s.*
           into v_state
           from lapse.policy_state as s
@@ -95,7 +98,7 @@ begin
           from lapse.policy_state as s
           join lapse.policy as p on p.name = s.policy
          where p.enabled;
-        rest := least(1.0, greatest(0.05, extract(epoch from coalesce(v_next, 'infinity') - v_now)));
+        rest := least(1.0, greatest(0.05, extract(epoch from least(v_next, p_deadline) - v_now)));
         if v_now + make_interval(secs => rest) >= p_deadline then
             rest := null;
         end if;
