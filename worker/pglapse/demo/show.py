@@ -27,6 +27,7 @@ CADENCE = "10 s"
 
 _LOOK = 0.4
 _PATIENCE = 45.0
+_SETTLED = 5.0
 
 _COUNTS = """
 select (select count(*) from market.coupons as c where c.status = 'expired'),
@@ -75,6 +76,7 @@ def run(
     started = monotonic() + (begins - _now(conn)).total_seconds()
     ends = started + WINDOW + _PATIENCE + files / 100
     acting = True
+    settled = started
     while True:
         acting = acting and next(acts, None) is not None
         *counts, due = _counts(conn, plan)
@@ -88,8 +90,10 @@ def run(
             return f"the worker ended in the middle of the show (exit code {worker.process.returncode})"
         # A little longer than the window: what must not go has to outlive the time when it could have gone.
         over = monotonic() > started + WINDOW + 2 and not acting and not due
-        if over and not awaited and all(bar.done == bar.total for bar in bars):
-            return None
+        if not over or any(bar.done < bar.total for bar in bars[:-1]):
+            settled = monotonic()
+        elif not awaited or monotonic() > settled + _SETTLED:
+            return None  # files that are there although nothing is due any more are the proof's to name
         if monotonic() > ends:
             return f"not everything had lapsed {monotonic() - started:.0f} seconds after the beginning"
         sleep(_LOOK)
