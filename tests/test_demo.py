@@ -85,8 +85,8 @@ def spare() -> Iterator[Path]:
 
 
 @pytest.fixture(scope="module")
-def start(spare: Path) -> Iterator[Callable[..., Running]]:
-    """Start demos; whatever still runs at the end is ended."""
+def start(spare: Path, named: str) -> Iterator[Callable[..., Running]]:
+    """Start demos; whatever still runs at the end is ended, before the database that it was given goes."""
     started: list[Running] = []
 
     def begin(*options: str, url: str = "", **more: str) -> Running:
