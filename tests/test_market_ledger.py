@@ -147,6 +147,20 @@ def test_nobody_writes_the_ledger_or_the_balances_directly(conn: psycopg.Connect
     check(conn)
 
 
+def test_not_even_another_trigger_changes_an_entry(conn: psycopg.Connection) -> None:
+    add(conn, "point_grants", user_id=add_user(conn), amount=5)
+    conn.execute(
+        "create function public.forget() returns trigger language plpgsql as"
+        " $$ begin delete from market.point_entries; return null; end $$"
+    )
+    conn.execute("create trigger forget after update on market.users execute function public.forget()")
+
+    with raises("LP107"), conn.transaction():
+        conn.execute("update market.users set display_name = 'x'")
+
+    assert entries(conn) == [("granted", 5)]
+
+
 @pytest.mark.parametrize(("amount", "remaining"), [(0, 0), (-1, -1), (5, 6), (5, -1), (2**31 - 1, 2**31 - 2)])
 def test_a_grant_has_between_nothing_and_all_of_it_left(
     conn: psycopg.Connection, amount: int, remaining: int
