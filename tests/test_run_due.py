@@ -32,7 +32,7 @@ def other(dsn):
 
 def in_background(dsn, command="call lapse.run_due()"):
     def call():
-        with suppress(psycopg.errors.AdminShutdown), psycopg.connect(dsn, autocommit=True) as connection:
+        with suppress(psycopg.Error), psycopg.connect(dsn, autocommit=True) as connection:
             connection.execute(command)
 
     thread = threading.Thread(target=call, daemon=True)
@@ -226,6 +226,22 @@ def test_a_statement_timeout_stops_the_whole_call_and_is_recorded_once(conn):
     conn.execute("reset statement_timeout")
 
     assert "57014" in error.diag.message_detail
+    assert shed.log(conn, "policy, status, sqlstate") == [("slow", "failed", "57014")]
+    assert len(shed.left(conn, "next")) == 2
+    assert shed.run_locks(conn) == 0
+
+
+def test_a_cancelled_call_begins_no_further_batch(conn, dsn, other):
+    shed.policy(conn, "slow", kind="slow", extra=shed.GATE)
+    shed.policy(conn, "next", kind="next")
+    conn.execute("update lapse.policy_state set last_served_at = now() where policy = 'next'")
+    shed.add(conn, 2, kind="next")
+
+    with shed.gate_closed(dsn):
+        call = in_background(dsn)
+        other.execute("select pg_cancel_backend(%s)", [until(lambda: shed.waiting_pid(other))])
+        call.join()
+
     assert shed.log(conn, "policy, status, sqlstate") == [("slow", "failed", "57014")]
     assert len(shed.left(conn, "next")) == 2
     assert shed.run_locks(conn) == 0
