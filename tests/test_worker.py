@@ -396,7 +396,9 @@ def test_what_can_never_be_deleted_is_dead_with_the_reason(conn, dsn, root, conf
 
     assert done.returncode == 0
     assert dead_reason(conn) == reason
-    assert len(done.stderr.strip().splitlines()) == 2  # the batch and the reason, whatever the path holds
+    lines = done.stderr.strip().splitlines()
+    assert len(lines) == 2  # the batch and the reason, whatever the path holds
+    assert max(map(len, lines)) < 500
     assert (root / "folder/a").exists()
 
 
@@ -443,8 +445,12 @@ def test_a_wrong_setting_is_exit_code_2_and_a_clear_line(server, tmp_path, text,
     assert "Traceback" not in done.stderr
 
 
-def test_a_connection_string_that_is_none_never_shows_its_password(config):
-    done = pglapse("postgresql://ann:s3cret@host:port:1/x?nonsense=s3cret", "worker", "--config", str(config))
+@pytest.mark.parametrize(
+    "url",
+    ["postgresql://ann:s3cret%zz@host/x", "host=x s3cret", "postgresql://ann:s3cret@host/x?nonsense=s3cret"],
+)
+def test_a_connection_string_that_is_none_never_shows_its_password(config, url):
+    done = pglapse(url, "worker", "--config", str(config))
 
     assert done.returncode == 2, done.stderr
     assert "s3cret" not in done.stderr
