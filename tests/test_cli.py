@@ -2,6 +2,7 @@
 
 import json
 import re
+import uuid
 from typing import Any
 
 import psycopg
@@ -258,11 +259,12 @@ def test_a_database_that_is_away_is_one_line_and_exit_code_1():
 
 
 def test_a_role_that_may_only_look_can_look_and_is_told_what_it_lacks(conn, dsn):
-    conn.execute("create role pglapse_test_looker login")
+    role = f"pglapse_test_{uuid.uuid4().hex[:8]}"
+    conn.execute(f"create role {role} login")
     try:
-        conn.execute("select lapse.grant_observer('pglapse_test_looker')")
+        conn.execute(f"select lapse.grant_observer('{role}')")
         enqueue(conn, "a")
-        looker = psycopg.conninfo.make_conninfo(dsn, options="-c role=pglapse_test_looker")
+        looker = psycopg.conninfo.make_conninfo(dsn, options=f"-c role={role}")
 
         assert pglapse(looker, "status").returncode == 0
         assert pglapse(looker, "queue", "list").returncode == 0
@@ -273,5 +275,5 @@ def test_a_role_that_may_only_look_can_look_and_is_told_what_it_lacks(conn, dsn)
         assert "select lapse.grant_runner(" in run.stderr
         assert "owner of schema lapse" in retry.stderr
     finally:
-        conn.execute("drop owned by pglapse_test_looker")
-        conn.execute("drop role pglapse_test_looker")
+        conn.execute(f"drop owned by {role}")
+        conn.execute(f"drop role {role}")
