@@ -49,7 +49,7 @@ def source(conn):
               join unnest($1, $2) as f (storage, path) on f.storage = r.storage and f.path = r.path
              where r.gone_at is null
         $$;
-        create function app.gone(text[], text[]) returns table (storage text, path text)
+        create function app.gone(text[], text[], timestamptz[]) returns table (storage text, path text)
         language sql volatile set search_path = pg_catalog, pg_temp as $$
             with named as materialized (
                 select r.ctid as at, r.storage, r.path
@@ -369,7 +369,8 @@ def test_a_reference_row_that_is_locked_leaves_the_result_unsettled(conn, dsn, s
 
 def test_a_source_that_waits_for_a_lock_is_cut_off(conn, dsn, source):
     conn.execute("""
-        create or replace function app.gone(text[], text[]) returns table (storage text, path text)
+        create or replace function app.gone(text[], text[], timestamptz[])
+            returns table (storage text, path text)
         language sql volatile as $$
             update app.ref as r set gone_at = now() where r.path = any ($2) returning null, null
         $$
@@ -521,6 +522,51 @@ def test_a_second_file_under_the_same_path_is_not_reported_gone_with_the_first(c
     assert conn.execute("select gone_at from app.ref").fetchone() != (None,)
 
 
+def test_a_source_is_told_when_each_file_was_taken(conn, source):
+    conn.execute("""
+        create table app.told (path text, claimed_at timestamptz);
+        create or replace function app.gone(text[], text[], timestamptz[])
+            returns table (storage text, path text)
+        language sql volatile set search_path = pg_catalog, pg_temp as $$
+            insert into app.told select p, t from unnest($2, $3) as f (p, t);
+            select null, null where false
+        $$;
+    """)
+    enqueue(conn, "a")
+    enqueue(conn, "b")
+    before = conn.execute("select clock_timestamp()").fetchone()[0]
+    first = exchange(conn, limit=1).claimed[0]
+    between = conn.execute("select clock_timestamp()").fetchone()[0]
+    second = exchange(conn, limit=1).claimed[0]
+    after = conn.execute("select clock_timestamp()").fetchone()[0]
+
+    hand_in(conn, result(first), result(second))
+
+    told = dict(conn.execute("select path, claimed_at from app.told").fetchall())
+    assert before < told[first.path] < between < told[second.path] < after
+
+
+@pytest.mark.parametrize("end", ["failed", "refused", "released", "needed", "deleted, but asked for again"])
+def test_a_row_that_nobody_holds_has_no_lease(conn, source, end):
+    enqueue(conn, "a")
+    claim = exchange(conn).claimed[0]
+    assert row(conn, "a")["leased_at"]
+
+    if end == "needed":
+        conn.execute("insert into app.ref values ('s', 'a', now() + interval '1 hour')")
+        end_leases(conn)
+        assert exchange(conn).claimed == []
+    else:
+        if "again" in end:
+            enqueue(conn, "a")
+        hand_in(conn, result(claim, end.split(",")[0]))
+
+    free = row(conn, "a")
+    assert [free[column] for column in ["leased_at", "leased_until", "leased_by", "lease_token"]] == [
+        None
+    ] * 4
+
+
 # Sources
 
 
@@ -529,6 +575,7 @@ WRONG_SOURCES = [
     ("'x', 'needed'", "LP001"),
     ("'x', 'app.gone'", "LP001"),
     ("'x', 'app.needed', 'app.needed'", "LP001"),
+    ("'x', 'app.needed', 'app.gone_untimed'", "LP001"),
     ("'x', null", "LP001"),
     ("'x', 'a b.c'", "LP001"),
     ("null, 'app.needed'", "LP001"),
@@ -538,6 +585,10 @@ WRONG_SOURCES = [
 
 
 def test_a_source_with_wrong_arguments_is_refused(conn, source):
+    conn.execute(
+        "create function app.gone_untimed(text[], text[]) returns table (storage text, path text)"
+        " language sql as $$ select null, null $$"
+    )
     for arguments, code in WRONG_SOURCES:
         error = refused(conn, f"select lapse.register_file_source({arguments})")
         assert (error.sqlstate, bool(error.diag.message_hint)) == (code, True), arguments

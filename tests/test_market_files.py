@@ -5,6 +5,7 @@ from datetime import datetime, timedelta
 
 import psycopg
 import pytest
+from psycopg.types.json import Jsonb
 
 from tests.support import databases
 from tests.support.market import HOUR, add, add_file, add_task, add_user, claim, column, now, queue, value
@@ -476,7 +477,7 @@ def test_a_deleted_file_is_marked_on_every_row_that_names_it(conn: psycopg.Conne
     claims = claim(conn)
     results = [{"id": claims["a"][0], "token": claims["a"][1], "outcome": "deleted", "bytes": 1}]
 
-    conn.execute("select * from lapse.exchange_files('w', %s, 0)", [psycopg.types.json.Jsonb(results)])
+    conn.execute("select * from lapse.exchange_files('w', %s, 0)", [Jsonb(results)])
 
     assert column(conn, "select path from market.task_files where removed_at is not null") == ["a", "a"]
     assert set(queue(conn)) == {"public:b"}
@@ -488,7 +489,7 @@ def test_rows_locked_elsewhere_are_reported_not_waited_for(own: psycopg.Connecti
     for path in ["locked", "free"]:
         add_file(own, task, path)
     own.execute("set lock_timeout = '5 s'")
-    removed = "select * from market.files_removed(%s, %s)"
+    removed = "select * from market.files_removed(%s, %s, array_fill(clock_timestamp(), '{4}'))"
     arguments = [["public"] * 4, ["locked", "free", "free", "unknown"]]
 
     with psycopg.connect(dsn) as other:
@@ -498,6 +499,62 @@ def test_rows_locked_elsewhere_are_reported_not_waited_for(own: psycopg.Connecti
 
     assert own.execute(removed, arguments).fetchall() == []
     assert column(own, "select id from market.task_files where removed_at is null") == []
+
+
+def hand_in(conn: psycopg.Connection, claims: dict[str, tuple[int, int]], path: str) -> None:
+    """Report a file as deleted."""
+    number, token = claims[path]
+    results = [{"id": number, "token": token, "outcome": "deleted", "bytes": 1}]
+    assert conn.execute("select * from lapse.exchange_files('w', %s, 0)", [Jsonb(results)]).fetchall() == []
+
+
+NAMED_AGAIN = {
+    "a new row": (
+        "insert into market.task_files (task_id, storage, path, uploaded_at)"
+        " values (%s, 'public', 'a', 'epoch')"
+    ),
+    "a row given the path": (
+        "update market.task_files set task_id = %s, path = 'a', uploaded_at = 'epoch' where path = 'b'"
+    ),
+    "a row whose file is back": (
+        "update market.task_files set task_id = %s, removed_at = null, uploaded_at = 'epoch'"
+        " where path = 'a' and removed_at is not null"
+    ),
+}
+
+
+@pytest.mark.parametrize("statement", NAMED_AGAIN.values(), ids=NAMED_AGAIN)
+def test_a_file_written_anew_before_its_deletion_is_settled_keeps_its_protection(
+    own: psycopg.Connection, statement: str
+) -> None:
+    live, ended = add_task(own), add_task(own, status="cancelled")
+    add_file(own, live, "a", removed_at="epoch")
+    add_file(own, live, "b")
+    add_file(own, ended, "a")
+    claims = claim(own)
+
+    own.execute(statement, [live])  # the worker has deleted a, and the application has written it again
+    hand_in(own, claims, "a")
+
+    assert column(own, "select path from market.task_files where task_id = %s", ended) == ["a"]
+    assert value(own, "select removed_at is not null from market.task_files where task_id = %s", ended)
+    assert set(in_use(own, "a")) == {"a"}
+    own.execute("select lapse.enqueue_file('public', 'a')")
+    assert "a" not in claim(own)
+    own.execute("update market.tasks set status = 'cancelled'")
+    assert "a" in claim(own)
+
+
+def test_a_file_of_a_task_reopened_too_late_is_marked_as_gone(own: psycopg.Connection) -> None:
+    task = add_task(own, status="cancelled")
+    add_file(own, task, "a")
+    claims = claim(own)
+
+    own.execute("select market.reopen_task(%s)", [task])
+    own.execute("update market.task_files set bytes = 1")
+    hand_in(own, claims, "a")
+
+    assert value(own, "select removed_at is not null from market.task_files")
 
 
 # Size

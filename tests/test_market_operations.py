@@ -349,7 +349,7 @@ def test_an_application_needs_its_grant_and_no_right_on_the_engine(own: psycopg.
                 "delete from market.point_entries",
                 "select * from lapse.file_cleanup_queue",
                 "select market.expire_coupons(1, now(), '-infinity')",
-                "select * from market.files_removed(array['public'], array['a'])",
+                "select * from market.files_removed(array['public'], array['a'], array[now()])",
                 "truncate market.task_files",
             ]:
                 with raises("42501", hint=False), app.transaction():

@@ -287,6 +287,7 @@ create table lapse.file_cleanup_queue (
     generation   integer     not null default 0,
     again_at     timestamptz,
     cancelled_at timestamptz,
+    leased_at    timestamptz,
     leased_until timestamptz,
     leased_by    text,
     lease_token  bigint,
@@ -316,6 +317,8 @@ comment on column lapse.file_cleanup_queue.again_at is
     'Asked for again while a worker held it: once that is finished, it is due again at this time.';
 comment on column lapse.file_cleanup_queue.cancelled_at is
     'Cancelled while a worker held it: if the worker fails, the row is not tried again.';
+comment on column lapse.file_cleanup_queue.leased_at is
+    'Since when a worker holds it: what is said of the file from then on, the worker did not know of.';
 comment on column lapse.file_cleanup_queue.leased_until is 'Until when a worker holds it; after that another may take it.';
 comment on column lapse.file_cleanup_queue.leased_by is 'Which worker.';
 comment on column lapse.file_cleanup_queue.lease_token is 'Proof of the lease; results with another token change nothing.';
@@ -372,7 +375,7 @@ comment on column lapse.file_source.name is 'Name of the source.';
 comment on column lapse.file_source.in_use is
     'schema.function (p_storages text[], p_paths text[]) returns table (storage text, path text, until timestamptz): those still needed.';
 comment on column lapse.file_source.removed is
-    'schema.function (p_storages text[], p_paths text[]) returns table (storage text, path text): records that files are gone, returns those whose rows are locked.';
+    'schema.function (p_storages text[], p_paths text[], p_claimed_at timestamptz[]) returns table (storage text, path text): records that files are gone, returns those whose rows are locked.';
 comment on column lapse.file_source.registered_at is 'When it was registered.';
 
 create table lapse.worker (

@@ -221,6 +221,7 @@ create table market.task_files (
     path        text        not null,
     bytes       bigint      check (bytes >= 0),
     uploaded_at timestamptz not null default now(),
+    named_at    timestamptz not null default clock_timestamp(),
     removed_at  timestamptz
 ) with (fillfactor = 90, autovacuum_vacuum_scale_factor = 0.05);
 create index task_files_task on market.task_files (task_id);
@@ -233,6 +234,8 @@ comment on column market.task_files.storage is 'Where the file is: ''public'' or
 comment on column market.task_files.path is 'Path below the storage''s root. Several rows may name one file.';
 comment on column market.task_files.bytes is 'Size, as the application knows it.';
 comment on column market.task_files.uploaded_at is 'When it was uploaded.';
+comment on column market.task_files.named_at is
+    'Since when the row names this file. Kept by a default and a trigger; leave it alone. A worker that took the file before then deleted an earlier one.';
 comment on column market.task_files.removed_at is 'When a worker deleted the file, or found it missing.';
 comment on index  market.task_files_pkey is 'By number.';
 comment on index  market.task_files_task is 'A task''s files.';

@@ -50,6 +50,7 @@ begin
            again_at     = case when n.until = 'infinity' then null else q.again_at end,
            attempts     = case when n.until = 'infinity' then 0 else greatest(q.attempts - 1, 0) end,
            last_error   = case when n.until = 'infinity' then null else coalesce(n.error, q.last_error) end,
+           leased_at    = null,
            leased_until = null,
            leased_by    = null,
            lease_token  = null

@@ -4,8 +4,10 @@
 -- NULL or infinity for good); and, if wanted, one that is told which files are gone and returns
 -- those that it could not record, since their rows are locked:
 --   in_use  (text[], text[]) returns table (storage text, path text, until timestamptz)
---   removed (text[], text[]) returns table (storage text, path text)
--- Both get storages and paths pairwise, must not wait for locks, and are called with the engine
+--   removed (text[], text[], timestamptz[]) returns table (storage text, path text)
+-- Both get storages and paths side by side, removed also when the worker took each file: a row
+-- that has named the file only since then speaks of one written anew, and must be left alone, or
+-- that one would lose its protection. They must not wait for locks, and are called with the engine
 -- owner's rights: hence SECURITY DEFINER or the owner's own (LP010). LP001 for a missing or
 -- mistyped function, LP003 for a name in use. Only the engine's owner may register.
 
@@ -25,9 +27,10 @@ begin
     end if;
 
     v_in_use := lapse.check_file_source_function(
-        p_in_use, 'TABLE(storage text, path text, until timestamp with time zone)');
+        p_in_use, 'text[], text[]', 'TABLE(storage text, path text, until timestamp with time zone)');
     if p_removed is not null then
-        v_removed := lapse.check_file_source_function(p_removed, 'TABLE(storage text, path text)');
+        v_removed := lapse.check_file_source_function(
+            p_removed, 'text[], text[], timestamp with time zone[]', 'TABLE(storage text, path text)');
     end if;
 
     insert into lapse.file_source (name, in_use, removed)

@@ -1,10 +1,11 @@
 -- lapse.tell_removed: tell every file source that these files are gone.
 --
--- In: storages and paths, pairwise. Out: those that a source could not record yet,
--- since their rows are locked, with a note. A source that fails has recorded nothing:
+-- In: storages, paths, and when the worker took each file, side by side: what was
+-- written under that name later is another file. Out: those that a source could not
+-- record yet, since their rows are locked, with a note. A source that fails has recorded nothing:
 -- all are returned, with its error, and a warning. Telling twice does no harm.
 
-create or replace function lapse.tell_removed(p_storages text[], p_paths text[])
+create or replace function lapse.tell_removed(p_storages text[], p_paths text[], p_claimed_at timestamptz[])
     returns table (storage text, path text, note text)
     language plpgsql
     volatile
@@ -19,9 +20,9 @@ begin
     loop
         begin
             return query execute format(
-                'select r.storage, r.path, %L from %s($1, $2) as r',
+                'select r.storage, r.path, %L from %s($1, $2, $3) as r',
                 'rows of file source ' || v_source.name || ' are locked', v_source.removed)
-                using p_storages, p_paths;
+                using p_storages, p_paths, p_claimed_at;
         exception when others then
             raise warning 'file source % could not be told of removed files: % (%)', v_source.name, sqlerrm, sqlstate;
             return query
@@ -32,5 +33,5 @@ begin
 end;
 $$;
 
-comment on function lapse.tell_removed(text[], text[]) is
+comment on function lapse.tell_removed(text[], text[], timestamptz[]) is
     'Internal: tell all file sources that files are gone; returns those that they could not record yet.';

@@ -1,10 +1,11 @@
 -- lapse.check_file_source_function: is this a function that a file source may have?
 --
--- In: its name, schema.function, and what it must return, as pg_get_function_result says it.
+-- In: its name, schema.function, the types of its arguments, and what it must return, both as
+-- format_type and pg_get_function_result say them.
 -- Out: the name, quoted where needed. LP001 when there is none such, LP010 when it would run
 -- another role's code with the engine owner's rights.
 
-create or replace function lapse.check_file_source_function(p_function text, p_result text)
+create or replace function lapse.check_file_source_function(p_function text, p_arguments text, p_result text)
     returns text
     language plpgsql
     stable
@@ -31,12 +32,14 @@ begin
       from pg_proc as p
       join pg_namespace as n on n.oid = p.pronamespace
      where n.nspname = v_parts[1] and p.proname = v_parts[2]
-       and p.prokind = 'f' and p.proargtypes::text = format('%s %s', 'text[]'::regtype::oid, 'text[]'::regtype::oid);
+       and p.prokind = 'f'
+       and p_arguments = (select string_agg(format_type(a.type, null), ', ' order by a.position)
+                            from unnest(p.proargtypes) with ordinality as a (type, position));
 
     if v_function is null or v_function.result <> p_result then
-        raise exception 'there is no function %(text[], text[]) that returns %', p_function, p_result
-            using errcode = 'LP001', hint = format('Create it first: create function %s(p_storages text[], p_paths text[]) '
-                                                   'returns %s …', p_function, p_result);
+        raise exception 'there is no function %(%) that returns %', p_function, p_arguments, p_result
+            using errcode = 'LP001',
+                  hint = format('Create it first: create function %s(%s) returns %s …', p_function, p_arguments, p_result);
     end if;
 
     if not v_function.prosecdef and v_function.proowner <> v_function.engine_owner then
@@ -48,5 +51,5 @@ begin
 end;
 $$;
 
-comment on function lapse.check_file_source_function(text, text) is
+comment on function lapse.check_file_source_function(text, text, text) is
     'Internal: check a file source''s function; returns its quoted name.';

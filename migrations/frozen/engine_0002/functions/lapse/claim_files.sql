@@ -60,7 +60,8 @@ begin
 
     with claimed as (
         update lapse.file_cleanup_queue as q
-           set leased_until = v_now + p_lease,
+           set leased_at    = v_now,
+               leased_until = v_now + p_lease,
                leased_by    = p_worker,
                lease_token  = v_token,
                attempts     = greatest(q.attempts, 0) + 1,

@@ -38,6 +38,7 @@ begin
            attempts     = case when q.again_at is null then q.attempts else 0 end,
            again_at     = null,
            cancelled_at = null,
+           leased_at    = null,
            leased_until = null,
            leased_by    = null,
            lease_token  = null

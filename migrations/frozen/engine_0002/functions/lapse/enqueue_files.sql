@@ -78,6 +78,7 @@ begin
                enqueued_at  = case when q.dead_at is not null then now() else q.enqueued_at end,
                attempts     = case when q.dead_at is not null then 0 else q.attempts end,
                last_error   = case when q.dead_at is null then q.last_error end,
+               leased_at    = case when q.dead_at is null then q.leased_at end,
                leased_until = case when q.dead_at is null then q.leased_until end,
                leased_by    = case when q.dead_at is null then q.leased_by end,
                lease_token  = case when q.dead_at is null then q.lease_token end,

@@ -25,7 +25,7 @@ begin
     )
     update lapse.file_cleanup_queue as q
        set dead_at = null, attempts = 0, last_error = null, not_before = now(),
-           leased_until = null, leased_by = null, lease_token = null, again_at = null, cancelled_at = null
+           leased_at = null, leased_until = null, leased_by = null, lease_token = null, again_at = null, cancelled_at = null
       from dead as d
      where q.id = d.id;
     get diagnostics v_count = row_count;

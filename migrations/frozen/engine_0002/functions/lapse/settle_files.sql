@@ -29,6 +29,7 @@ declare
     v_gone      bigint[];
     v_storages  text[];
     v_paths     text[];
+    v_claimed   timestamptz[];
     v_notes     text[];
     v_nudge     boolean;
 begin
@@ -64,14 +65,14 @@ begin
          order by r.id, r.token, r.position
     ),
     held as materialized (
-        select q.id, q.lease_token, q.storage, q.path, q.again_at
+        select q.id, q.lease_token, q.storage, q.path, q.again_at, q.leased_at
           from handed as h
           join lapse.file_cleanup_queue as q on q.id = h.id and q.lease_token = h.token
          order by q.id
            for update of q skip locked
     ),
     judged as (
-        select h.*, l.storage, l.path, l.id is not null as settled,
+        select h.*, l.storage, l.path, l.leased_at, l.id is not null as settled,
                -- Asked for again: the file may have been written anew, so nobody is told until that one is gone.
                l.id is not null and l.again_at is null and h.outcome in ('deleted', 'missing') as gone,
                l.id is null and exists (select from lapse.file_cleanup_queue as q
@@ -84,8 +85,9 @@ begin
            array_agg(j.id) filter (where j.gone),
            array_agg(j.storage) filter (where j.gone),
            array_agg(j.path) filter (where j.gone),
+           array_agg(j.leased_at) filter (where j.gone),
            array_agg(j.id), array_agg(j.token), array_agg(j.outcome), array_agg(j.bytes), array_agg(j.error)
-      into v_settled, v_unsettled, v_gone, v_storages, v_paths,
+      into v_settled, v_unsettled, v_gone, v_storages, v_paths, v_claimed,
            v_ids, v_tokens, v_outcomes, v_bytes, v_errors
       from judged as j;
 
@@ -100,7 +102,7 @@ begin
         select array_agg(t.id), array_agg(t.note)
           into v_unsettled, v_notes
           from (select g.id, min(r.note) as note
-                  from lapse.tell_removed(v_storages, v_paths) as r
+                  from lapse.tell_removed(v_storages, v_paths, v_claimed) as r
                   join unnest(v_gone, v_storages, v_paths) as g (id, storage, path)
                     on g.storage = r.storage and g.path = r.path
                  group by g.id) as t;
@@ -151,7 +153,8 @@ begin
     ),
     kept as (
         update lapse.file_cleanup_queue as q
-           set leased_until = null,
+           set leased_at    = null,
+               leased_until = null,
                leased_by    = null,
                lease_token  = null,
                cancelled_at = null,

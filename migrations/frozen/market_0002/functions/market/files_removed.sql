@@ -1,14 +1,18 @@
 -- market.files_removed: note that these files are gone.
 --
--- In: storages and paths, in pairs. Out: the pairs of which a row could not be
--- marked, because somebody has it locked: to be told again. Raises nothing and
--- waits for nobody. Every row that names the file gets removed_at, live ones
--- too: a file that a worker already held when its task was reopened is gone
--- all the same.
+-- In: storages, paths, and when the worker took each file, side by side. Out:
+-- the pairs of which a row could not be marked, because somebody has it locked:
+-- to be told again. Raises nothing and waits for nobody. Every row that named
+-- the file by then gets removed_at, live ones too: a file that a worker already
+-- held when its task was reopened is gone all the same. A row that names it only
+-- since then is left alone: its file may have been written anew, and marked as
+-- gone it would be protected no more. Should it be gone after all, it is found
+-- missing when its time comes.
 
 create or replace function market.files_removed(
-    p_storages text[],
-    p_paths    text[]
+    p_storages   text[],
+    p_paths      text[],
+    p_claimed_at timestamptz[]
 )
     returns table (storage text, path text)
     language sql
@@ -17,14 +21,16 @@ create or replace function market.files_removed(
     set search_path = pg_catalog, pg_temp
 as $$
     with named as materialized (
-        select f.id, f.storage, f.path
-          from (select distinct a.storage, a.path
-                  from unnest(p_storages, p_paths) as a (storage, path)) as a
+        select f.id, f.storage, f.path, a.claimed_at
+          from (select a.storage, a.path, max(a.claimed_at) as claimed_at
+                  from unnest(p_storages, p_paths, p_claimed_at) as a (storage, path, claimed_at)
+                 group by a.storage, a.path) as a
           join market.task_files as f
             on f.storage = a.storage
            and lapse.path_digest(f.path) = lapse.path_digest(a.path)
            and f.path = a.path
          where f.removed_at is null
+           and f.named_at <= a.claimed_at
     ),
     locked as materialized (
         select f.id
@@ -33,6 +39,7 @@ as $$
          where f.storage = n.storage
            and f.path = n.path
            and f.removed_at is null
+           and f.named_at <= n.claimed_at
          order by f.id
            for no key update of f skip locked
     ),
@@ -48,5 +55,5 @@ as $$
      where not exists (select from marked as m where m.id = n.id)
 $$;
 
-comment on function market.files_removed(text[], text[]) is
+comment on function market.files_removed(text[], text[], timestamptz[]) is
     'File source market: set removed_at for files that are gone; returns those whose rows are locked.';
