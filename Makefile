@@ -6,7 +6,7 @@ PYTEST ?=
 BIN    := .venv/bin
 
 .DEFAULT_GOAL := help
-.PHONY: help setup server check test freeze demo clean
+.PHONY: help setup server check test freeze demo bench clean
 
 help: ## List the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-8s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -29,6 +29,9 @@ freeze: .venv/.run ## Freeze edited files of sql/; m="what changed" once they we
 
 demo: .venv/.run ## Watch rows lapse and files go, and see it proved
 	@$(BIN)/pglapse demo
+
+bench: .venv/.run ## What a sweep costs, beside the ways that it replaces
+	@$(BIN)/python benchmarks/expiry.py
 
 clean: ## Remove .venv and what the tools left
 	rm -rf .venv dist .pytest_cache .mypy_cache .ruff_cache .hypothesis
