@@ -632,3 +632,105 @@ def test_a_session_that_began_with_one_row_is_not_slow_with_many(conn: psycopg.C
         conn.execute(statement)
 
     assert value(conn, "select balance from market.point_balances") == 0
+
+
+# Triggers of the application's own
+
+
+def trigger(conn: psycopg.Connection, table: str, when: str, body: str) -> None:
+    """A trigger of the application's, once a statement of the client, fired after ours of its kind."""
+    conn.execute(f"""
+        create function public.own() returns trigger language plpgsql as $$
+        begin
+            if pg_trigger_depth() = 1 then
+                {body};
+            end if;
+            return new;
+        end
+        $$
+    """)
+    conn.execute(f"create trigger z_own {when} on market.{table} for each row execute function public.own()")
+
+
+@pytest.mark.parametrize("last", ["open", "taken", "completed", "cancelled"])
+@pytest.mark.parametrize("then", ["open", "taken", "completed", "cancelled"])
+@pytest.mark.parametrize("first", ["open", "completed", "cancelled"])
+def test_a_task_that_a_trigger_changes_again_is_judged_by_its_last_state(
+    conn: psycopg.Connection, first: str, then: str, last: str
+) -> None:
+    add_file(conn, add_task(conn, completed_at=now(conn) - HOUR, status="completed"), "a")
+    conn.execute("update market.tasks set status = %s", [first])
+    trigger(conn, "tasks", "after update", f"update market.tasks set status = '{last}' where id = new.id")
+
+    conn.execute("update market.tasks set status = %s", [then])
+
+    goes = value(conn, "select files_go_at from market.tasks")
+    assert (goes is None) == (last in ["open", "taken"])
+    assert queue(conn) == ({} if goes is None else {"public:a": goes})
+
+
+@pytest.mark.parametrize("status", ["open", "cancelled"])
+@pytest.mark.parametrize("change", ["update market.task_files set path = 'new'", "insert"])
+def test_a_path_that_a_trigger_changes_again_leaves_no_file_behind(
+    conn: psycopg.Connection, change: str, status: str
+) -> None:
+    task = add_task(conn, status=status)
+    if change != "insert":
+        add_file(conn, task, "old")
+    rename = "update market.task_files set path = new.path || '.png' where id = new.id"
+    trigger(conn, "task_files", "after insert or update", rename)
+
+    if change == "insert":
+        add_file(conn, task, "new")
+    else:
+        conn.execute(change)
+
+    gone = {"public:new"} | ({"public:old"} if change != "insert" else set())
+    assert set(queue(conn)) == gone | ({"public:new.png"} if status == "cancelled" else set())
+
+
+@pytest.mark.parametrize("change", ["update market.task_files set path = 'new'", "insert"])
+def test_a_row_that_a_trigger_deletes_again_leaves_no_file_behind(
+    conn: psycopg.Connection, change: str
+) -> None:
+    task = add_task(conn)
+    add_file(conn, task, "old")
+    trigger(
+        conn, "task_files", "after insert or update", "delete from market.task_files where path = new.path"
+    )
+
+    if change == "insert":
+        add_file(conn, task, "new")
+    else:
+        conn.execute(change)
+
+    assert set(queue(conn)) - {"public:old"} == {"public:new"}
+
+
+@pytest.mark.parametrize(
+    "body", ["new.status := 'cancelled'", "new.status := 'completed'", "new.completed_at := now()"]
+)
+def test_a_trigger_that_leaves_a_task_without_its_times_is_refused(
+    conn: psycopg.Connection, body: str
+) -> None:
+    add_task(conn)
+    trigger(conn, "tasks", "before update", body)
+
+    with pytest.raises(psycopg.errors.CheckViolation) as caught:
+        conn.execute("update market.tasks set title = 'x'")
+
+    assert caught.value.diag.constraint_name == "tasks_times_fit_status"
+
+
+def test_a_file_that_many_rows_name_is_decided_as_a_whole(conn: psycopg.Connection) -> None:
+    live, cancelled = add_task(conn), add_task(conn, status="cancelled")
+    conn.execute(
+        "insert into market.task_files (task_id, storage, path)"
+        " select case when g %% 2 = 0 then %s else %s end, 'public', 'shared'"
+        " from generate_series(1, 20001) as g",
+        [live, cancelled],
+    )
+    assert queue(conn) == {}
+
+    conn.execute("update market.task_files set path = 'shared again'")
+    assert set(queue(conn)) == {"public:shared"}

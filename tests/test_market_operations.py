@@ -358,5 +358,6 @@ def test_an_application_needs_its_grant_and_no_right_on_the_engine(own: psycopg.
         own.execute(sql.SQL("drop owned by {0}; drop role {0}").format(sql.Identifier(role)))
 
     assert set(queue(own)) == {"public:a"}
-    with raises("LP108"), own.transaction():
-        own.execute("select market.grant_application(null)")
+    for sqlstate, given in [("LP108", None), ("LP108", "public"), ("LP101", "nobody of that name")]:
+        with raises(sqlstate), own.transaction():
+            own.execute("select market.grant_application(%s)", [given])

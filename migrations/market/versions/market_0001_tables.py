@@ -189,7 +189,12 @@ create table market.tasks (
     completed_at  timestamptz,
     cancelled_at  timestamptz,
     cancel_reason text,
-    files_go_at   timestamptz
+    files_go_at   timestamptz,
+    constraint tasks_times_fit_status check (
+        (completed_at is not null) = (status = 'completed')
+        and (cancelled_at is not null) = (status = 'cancelled')
+        and (files_go_at is not null) = (status in ('completed', 'cancelled'))
+        and (completed_at is null or files_go_at = completed_at + interval '72 hours'))
 ) with (autovacuum_vacuum_scale_factor = 0.05);
 create index tasks_due on market.tasks (deadline, id) where status = 'open';
 create index tasks_poster on market.tasks (poster_id);

@@ -4,7 +4,7 @@
 -- may only read: triggers write them) and call the guarded operations. Of schema
 -- lapse it gets one function, lapse.path_digest: whoever inserts into task_files
 -- runs what its index is made of. Triggers queue files with their owner's rights.
--- Callable again and again. Raises LP108 for NULL, 42704 for an unknown role.
+-- Callable again and again. Raises LP108 for NULL or PUBLIC, LP101 for an unknown role.
 
 create or replace function market.grant_application(p_role name)
     returns void
@@ -15,9 +15,12 @@ as $$
 declare
     v_command text;
 begin
-    if p_role is null then
-        raise exception 'grant_application was given NULL'
-            using errcode = 'LP108', hint = 'Name a role.';
+    if p_role is null or p_role = 'public' then
+        raise exception 'grant_application was given %', coalesce(p_role, 'NULL')
+            using errcode = 'LP108', hint = 'Name one role.';
+    elsif not exists (select from pg_roles as r where r.rolname = p_role) then
+        raise exception 'role % is unknown', p_role
+            using errcode = 'LP101', hint = format('Create it first: create role %I login.', p_role);
     end if;
 
     foreach v_command in array array[

@@ -5,8 +5,9 @@
 -- taken back is treated as queue_new_files treats an inserted one, the lock on
 -- its task included. What leaves is queued before what arrives is taken out, so
 -- that two rows of live tasks may swap their files. A file that was removed
--- already is not queued again. For full join, lateral and chunks see
--- queue_files_of_tasks.
+-- already is not queued again. What arrives is the row as it is now: a trigger
+-- of the application's own may have changed it again. For full join, lateral and
+-- chunks see queue_files_of_tasks.
 
 create or replace function market.queue_changed_files()
     returns trigger
@@ -38,11 +39,17 @@ begin
 
     for v_storages, v_paths, v_files in
         with change as materialized (
-            select a.id, a.task_id, a.storage, a.path, a.removed_at,
+            select f.id, f.task_id, f.storage, f.path, f.removed_at,
                    b.id as old_id, b.task_id as old_task_id, b.storage as old_storage, b.path as old_path,
                    b.removed_at as old_removed_at
               from before_files as b
               full join after_files as a on a.id = b.id
+              left join lateral (select f.*
+                                   from market.task_files as f
+                                  where f.id = a.id
+                                 offset 0) as f on true
+             where (a.id, a.task_id, a.storage, a.path, a.removed_at)
+                   is distinct from (b.id, b.task_id, b.storage, b.path, b.removed_at)
         ),
         verdict as (
             select c.old_id as id, c.old_storage as storage, c.old_path as path, 'path replaced' as reason,
@@ -65,7 +72,7 @@ begin
                    is distinct from (c.old_task_id, c.old_storage, c.old_path, c.old_removed_at)
         ),
         numbered as (
-            select v.*, (row_number() over (order by v.storage, lapse.path_digest(v.path)) - 1) / 10000 as chunk
+            select v.*, (rank() over (order by v.storage, lapse.path_digest(v.path)) - 1) / 10000 as chunk
               from verdict as v
         )
         select array_agg(n.storage) filter (where n.goes is null),

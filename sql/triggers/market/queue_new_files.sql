@@ -9,8 +9,9 @@
 -- state. The lock is the one that an UPDATE takes, so that two who add a file
 -- and then update the task take turns instead of deadlocking. That holds for
 -- read committed, the default: a repeatable read transaction that ends a task
--- can't see a file added since it began, and leaves it unqueued. For lateral
--- and chunks see queue_files_of_tasks.
+-- can't see a file added since it began, and leaves it unqueued. A row that a
+-- trigger of the application's own has changed again was dealt with by that
+-- change. For lateral and chunks see queue_files_of_tasks.
 
 create or replace function market.queue_new_files()
     returns trigger
@@ -33,12 +34,18 @@ begin
             select n.id, n.storage, n.path, t.status,
                    case when t.status = 'completed' then t.files_go_at
                         when t.status = 'cancelled' then now() end as goes,
-                   (row_number() over (order by n.storage, lapse.path_digest(n.path)) - 1) / 10000 as chunk
+                   (rank() over (order by n.storage, lapse.path_digest(n.path)) - 1) / 10000 as chunk
               from new_files as n
              cross join lateral (select t.status, t.files_go_at
                                    from market.tasks as t
                                   where t.id = n.task_id
                                  offset 0) as t
+             cross join lateral (select
+                                   from market.task_files as f
+                                  where f.id = n.id
+                                    and (f.task_id, f.storage, f.path) = (n.task_id, n.storage, n.path)
+                                    and f.removed_at is null
+                                 offset 0) as f
              where n.removed_at is null
         )
         select array_agg(n.storage) filter (where n.goes is null),

@@ -6,6 +6,8 @@
 -- lose its files at once. files_go_at holds the file rule, once, for the
 -- triggers and for market.files_in_use: 72 hours (no days: those change length
 -- with daylight saving) after completion, at once when cancelled, NULL while live.
+-- Should another trigger change a task after this one, constraint
+-- tasks_times_fit_status refuses what doesn't fit: its files would never go.
 
 create or replace function market.stamp_task()
     returns trigger

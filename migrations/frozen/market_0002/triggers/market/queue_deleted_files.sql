@@ -18,7 +18,7 @@ begin
     for v_files in
         with numbered as (
             select o.id, o.storage, o.path,
-                   (row_number() over (order by o.storage, lapse.path_digest(o.path)) - 1) / 10000 as chunk
+                   (rank() over (order by o.storage, lapse.path_digest(o.path)) - 1) / 10000 as chunk
               from old_files as o
              where o.removed_at is null
         )

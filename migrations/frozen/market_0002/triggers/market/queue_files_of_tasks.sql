@@ -5,7 +5,12 @@
 -- leave it and are queued afresh, since the queue keeps the earlier of two
 -- times; else they are queued. All in the transaction of the change. In the
 -- order of the queue's key, so that two statements that share files take turns,
--- and in chunks, so that no statement needs one giant array.
+-- and in chunks, so that no statement needs one giant array; a file that several
+-- rows name is in one chunk, where what comes first and what last is decided.
+--
+-- What counts is the task as it is now, not as this statement left it: a trigger
+-- of the application's own may have changed it again in between, and then the
+-- files of that later change have been dealt with already.
 --
 -- A plan is kept for the session and knows the size of the first statement
 -- only. So the two transition tables meet in a full join (never a nested loop,
@@ -26,20 +31,25 @@ declare
 begin
     for v_storages, v_paths, v_files in
         with change as materialized (
-            select a.id, a.status, b.files_go_at as was, a.files_go_at as goes
+            select a.id, b.files_go_at as was
               from before_tasks as b
               full join after_tasks as a on a.id = b.id
+             where a.files_go_at is distinct from b.files_go_at
         ),
         numbered as (
-            select f.id, f.storage, f.path, c.status, c.was, c.goes,
-                   (row_number() over (order by f.storage, lapse.path_digest(f.path)) - 1) / 10000 as chunk
+            select f.id, f.storage, f.path, t.status, c.was, t.goes,
+                   (rank() over (order by f.storage, lapse.path_digest(f.path)) - 1) / 10000 as chunk
               from change as c
+             cross join lateral (select t.status, t.files_go_at as goes
+                                   from market.tasks as t
+                                  where t.id = c.id
+                                 offset 0) as t
              cross join lateral (select f.id, f.storage, f.path
                                    from market.task_files as f
                                   where f.task_id = c.id
                                     and f.removed_at is null
                                  offset 0) as f
-             where c.goes is distinct from c.was
+             where t.goes is distinct from c.was
         )
         select array_agg(n.storage) filter (where n.goes is null or n.goes > n.was),
                array_agg(n.path) filter (where n.goes is null or n.goes > n.was),

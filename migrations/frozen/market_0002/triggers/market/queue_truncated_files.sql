@@ -17,7 +17,7 @@ begin
     for v_files in
         with numbered as (
             select f.id, f.storage, f.path,
-                   (row_number() over (order by f.storage, lapse.path_digest(f.path)) - 1) / 10000 as chunk
+                   (rank() over (order by f.storage, lapse.path_digest(f.path)) - 1) / 10000 as chunk
               from market.task_files as f
              where f.removed_at is null
         )
