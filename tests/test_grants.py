@@ -10,7 +10,8 @@ from tests.support.queue import enqueue, exchange, hand_in, result, row
 
 GRANTS = ("grant_application", "grant_runner", "grant_worker", "grant_observer")
 RUNNER = {
-    "run", "run_due", "begin_run", "begin_tick", "next_due", "run_batch", "leave_runs", "raise_failures",
+    "run", "run_due", "begin_run", "may_stay", "begin_tick", "next_due", "run_batch", "leave_runs",
+    "raise_failures",
 }  # fmt: skip
 MAY_CALL = {
     "grant_application": {"enqueue_file", "enqueue_files", "cancel_file", "cancel_files", "path_digest"},

@@ -335,6 +335,19 @@ def test_pausing_and_resuming_twice_is_fine(conn):
         assert shed.one(conn, "select enabled from lapse.policy") is enabled
 
 
+@pytest.mark.parametrize("gone", ["table shed.things", "function shed.sweep"])
+def test_a_policy_that_can_not_run_any_more_can_be_paused_and_dropped(conn, gone):
+    create(conn)
+    conn.execute(f"drop {gone} cascade")
+
+    conn.execute("select lapse.pause('sweep')")
+    assert shed.one(conn, "select enabled from lapse.policy") is False
+    assert shed.fails(conn, "select lapse.resume('sweep')").sqlstate == "LP002"
+    conn.execute("select lapse.drop_policy('sweep')")
+
+    assert everything(conn) == ([], [])
+
+
 def test_resuming_forgets_the_backoff(conn):
     create(conn)
     conn.execute("update lapse.policy_state set next_run_at = now() + interval '1 hour'")

@@ -96,6 +96,26 @@ def test_a_policy_whose_table_is_gone_does_not_hide_the_others(conn):
     assert status(conn, "backlog") == ("0",)
 
 
+def test_a_table_that_is_being_altered_does_not_make_the_status_hang(conn, dsn):
+    shed.policy(conn)
+    with psycopg.connect(dsn) as other:
+        other.execute("lock table shed.things in access exclusive mode")
+        conn.execute("set statement_timeout = '10 s'")
+        assert status(conn, "backlog, oldest_due_age") == (None, None)
+    conn.execute("reset statement_timeout")
+
+    assert status(conn, "backlog") == ("0",)
+
+
+def test_a_row_due_since_ever_is_counted_and_has_no_age(conn):
+    shed.policy(conn)
+    conn.execute("insert into shed.things (due) values ('-infinity')")
+    assert status(conn, "backlog, oldest_due_age") == ("1", None)
+
+    shed.add(conn, 1, ago="1 day")
+    assert status(conn, "backlog, oldest_due_age between '23 h' and '25 h'") == ("2", True)
+
+
 @pytest.mark.parametrize("cap", [None, 0, -5, 2])
 def test_a_backlog_can_be_counted_with_any_cap(conn, cap):
     shed.policy(conn)

@@ -182,6 +182,27 @@ def test_what_a_held_up_tick_has_open_is_taken_over_by_another_as_it_stands(conn
     assert shed.run_locks(conn) == 0
 
 
+def test_a_run_with_a_cutoff_of_its_own_is_taken_over_by_nobody(conn, other):
+    shed.policy(conn)
+    later = shed.add(conn, 3, ago="-1 day")
+    due = shed.add(conn, 2)
+    other.execute("select lapse.begin_run('sweep', now() + interval '2 days', true)")
+    conn.execute("update lapse.policy_state set last_served_at = last_served_at - interval '11 s'")
+
+    conn.execute("call lapse.run_due()")
+
+    assert shed.left(conn) == later
+    assert shed.log(conn, "source, status, handled") == [("manual", "stopped", 0), ("manual", "ok", len(due))]
+
+
+def test_a_batch_that_took_long_does_not_make_its_run_look_held_up(conn):
+    shed.policy(conn, extra="create table shed.ended as select clock_timestamp() as at;")
+    shed.add(conn, 1)
+    shed.run(conn)
+
+    assert shed.state(conn, "last_served_at >= (select at from shed.ended)")
+
+
 def test_a_lost_run_is_done_over_at_once_and_a_second_one_in_a_row_backs_off(conn, dsn, other):
     shed.policy(conn, extra=shed.GATE)
     shed.add(conn, 1)
@@ -229,6 +250,29 @@ def test_a_statement_timeout_stops_the_whole_call_and_is_recorded_once(conn):
     assert shed.log(conn, "policy, status, sqlstate") == [("slow", "failed", "57014")]
     assert len(shed.left(conn, "next")) == 2
     assert shed.run_locks(conn) == 0
+
+
+@pytest.mark.parametrize("limit", ["400 ms", "2 s"])
+def test_a_short_statement_timeout_leaves_time_for_work(conn, limit):
+    shed.policy(conn)
+    shed.add(conn, 5)
+
+    conn.execute(f"set statement_timeout = '{limit}'")
+    conn.execute("call lapse.run_due()")
+    conn.execute("reset statement_timeout")
+
+    assert shed.left(conn) == []
+
+
+def test_a_call_that_stays_leaves_before_statement_timeout_strikes(conn):
+    shed.policy(conn)
+    shed.run(conn)
+
+    conn.execute("set statement_timeout = '1 s'")
+    conn.execute("call lapse.run_due('pg_cron', true)")
+    conn.execute("reset statement_timeout")
+
+    assert shed.one(conn, "select count(*) from lapse.tick_source") == 1
 
 
 def test_a_cancelled_call_begins_no_further_batch(conn, dsn, other):
@@ -284,9 +328,6 @@ def test_a_call_inside_a_transaction_is_refused(conn):
 
 
 def test_a_call_that_stays_serves_what_comes_due_meanwhile_and_holds_no_snapshot_for_long(conn, dsn, other):
-    if shed.one(conn, "select current_setting('cron.use_background_workers', true) = 'on'"):
-        conn.execute("call lapse.run_due('pg_cron', true)")  # there it returns, lest it hold up other jobs
-        return
     shed.policy(conn)
     conn.execute("update lapse.policy_state set next_run_at = now() + interval '1 h'")
     shed.add(conn, 1)
@@ -310,6 +351,19 @@ def test_a_call_that_stays_serves_what_comes_due_meanwhile_and_holds_no_snapshot
         " where query = 'call lapse.run_due(''pg_cron'', true)' and datname = current_database()"
     )
     call.join()
+
+
+def test_a_session_may_stay_also_where_the_engines_owner_does_not_see_what_it_is(conn):
+    role = f"pglapse_test_{conn.info.backend_pid}"
+    conn.execute(f"create role {role}")
+    owner = shed.one(conn, "select proowner::regrole::text from pg_proc where proname = 'may_stay'")
+    try:
+        conn.execute(f"alter function lapse.may_stay owner to {role}")
+        stays = [shed.one(conn, "select lapse.may_stay(%s)", wants) for wants in (True, False, None)]
+    finally:
+        conn.execute(f"alter function lapse.may_stay owner to {owner}; drop role {role}")
+
+    assert stays == [True, False, False]
 
 
 @pytest.mark.parametrize(

@@ -207,6 +207,29 @@ def test_beyond_a_thousand_blocked_rows_a_policy_fails(conn):
     assert len(blocked(conn)) == 1000
 
 
+def test_a_key_too_long_to_be_set_aside_fails_its_policy_and_no_other(conn):
+    shed.policy(conn, target=False, extra="perform 1 / (select count(*) - 1 from shed.long);")
+    conn.execute(
+        """
+        create table shed.long (key bytea, due timestamptz not null);
+        insert into shed.long
+        select string_agg(sha256(n::text::bytea), '' order by n), now() from generate_series(1, 80) as n;
+        select lapse.alter_policy('sweep', p_target => 'shed.long', p_key_columns => '{key}',
+                                  p_due_column => 'due');
+        """
+    )
+    shed.policy(conn, "other", kind="other")
+    shed.add(conn, 3, kind="other")
+
+    error = shed.fails(conn, "call lapse.run_due()")
+
+    assert error.sqlstate == "LP006"
+    assert "too long to set it aside" in error.diag.message_detail
+    assert "division by zero" in error.diag.message_detail
+    assert sorted(shed.log(conn)) == [("other", "ok"), ("sweep", "failed")]
+    assert blocked(conn) == []
+
+
 def test_without_a_target_a_failing_row_fails_the_run(conn):
     shed.policy(conn, target=False)
     ids = shed.add(conn, 5)

@@ -130,6 +130,22 @@ def test_a_clock_change_neither_skips_nor_doubles_a_day(conn, after, expected):
     assert slot == datetime.fromisoformat(expected)
 
 
+@pytest.mark.parametrize(
+    ("zone", "at", "first"),
+    [
+        ("America/Nuuk", "23:30", "2025-03-30 00:30-01"),  # Saturday's 23:30 was skipped
+        ("UTC", "24:00", "2025-03-30 00:00Z"),
+    ],
+)
+def test_a_slot_after_midnight_does_not_move_the_weekday_of_those_after_it(conn, zone, at, first):
+    slots = [datetime.fromisoformat(first)]
+    for _ in range(3):
+        slots.append(next_slot(conn, timedelta(days=7), at, zone, anchor=slots[-1], after=slots[-1]))
+
+    dates = [(slot.astimezone(ZoneInfo(zone)) - timedelta(hours=1)).date() for slot in slots]
+    assert dates == [date(2025, 3, 29) + timedelta(days=7 * n) for n in range(4)]
+
+
 def test_a_day_without_a_time_of_day_is_24_hours_whatever_the_session_thinks(conn):
     conn.execute("set timezone = 'Europe/Berlin'")
     try:

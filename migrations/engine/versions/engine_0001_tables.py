@@ -147,7 +147,7 @@ comment on table  lapse.policy_state is
 comment on column lapse.policy_state.policy is 'The policy.';
 comment on column lapse.policy_state.slot_at is 'The latest slot of the nominal time grid that was due or is next.';
 comment on column lapse.policy_state.next_run_at is 'When lapse.run_due serves it next: a slot, or earlier while work is left, or later after failures.';
-comment on column lapse.policy_state.last_served_at is 'When its last batch began: the least recently served policy goes first.';
+comment on column lapse.policy_state.last_served_at is 'When its last batch ended: the least recently served policy goes first.';
 comment on column lapse.policy_state.batch_limit is 'The batch size that the last batches settled on, at most policy.batch_size.';
 comment on column lapse.policy_state.run_id is 'The open run, or NULL. Every batch checks that the run is still its own.';
 comment on column lapse.policy_state.run_source is 'Who opened it: pg_cron, worker or manual.';

@@ -12,7 +12,8 @@ create or replace function lapse.grant_runner(p_role name)
 as $$
 begin
     perform lapse.grant_routines(p_role, array[
-        'run', 'run_due', 'begin_run', 'begin_tick', 'next_due', 'run_batch', 'leave_runs', 'raise_failures']);
+        'run', 'run_due', 'begin_run', 'may_stay', 'begin_tick', 'next_due', 'run_batch', 'leave_runs',
+        'raise_failures']);
 end;
 $$;
 

@@ -7,7 +7,8 @@
 -- first, be it a run already open in this session or a policy just come due, so
 -- one with a million rows can't starve one with ten. A policy that another session
 -- serves is passed over silently; one whose session is gone is recorded lost and
--- begun anew; one whose session is held up elsewhere is taken over as it stands.
+-- begun anew; one whose session is held up elsewhere is taken over as it stands,
+-- unless its cutoff is one that somebody chose: that run is theirs, and ends.
 
 create or replace function lapse.next_due(
     p_source   text,
@@ -24,12 +25,13 @@ create or replace function lapse.next_due(
 as $$
 declare
     v_now    timestamptz := clock_timestamp();
+    v_end    timestamptz := least(p_deadline, v_now + lapse.statement_time_left());
     v_name   text;
     v_state  lapse.policy_state;
     v_open   boolean := false;
     v_next   timestamptz;
 begin
-    if v_now >= p_deadline or lapse.statement_time_left() <= interval '0' then
+    if v_now >= v_end then
         return;
     end if;
 
@@ -72,6 +74,12 @@ begin
                                        where s.policy = v_name and s.next_run_at > clock_timestamp());
                 run_id := lapse.open_run(v_name, p_source, null);
             when 'stale' then
+                if v_state.run_as_of <> v_state.run_started_at then
+                    perform lapse.end_run(v_name, 'stopped', true, p_message => 'its session was held up elsewhere');
+                    run_id := lapse.open_run(v_name, p_source, null);
+                    fresh := true;
+                    return;
+                end if;
                 run_id := nextval('lapse.run_id_seq');
                 perform pg_advisory_lock(1818324339, lapse.run_lock_key(run_id));
                 update lapse.blocked_row as b
@@ -98,8 +106,8 @@ begin
           from lapse.policy_state as s
           join lapse.policy as p on p.name = s.policy
          where p.enabled;
-        rest := least(1.0, greatest(0.05, extract(epoch from least(v_next, p_deadline) - v_now)));
-        if v_now + make_interval(secs => rest) >= p_deadline then
+        rest := least(1.0, greatest(0.05, extract(epoch from least(v_next, v_end) - v_now)));
+        if v_now + make_interval(secs => rest) >= v_end then
             rest := null;
         end if;
     end if;

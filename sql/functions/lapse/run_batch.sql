@@ -207,6 +207,10 @@ begin
             v_failure := true;  -- the row that it stumbled over is not among the declared ones
             v_message := coalesce(v_message, v_error);
             v_hint := coalesce(v_hint, 'Does the step take the rows that the policy''s target and predicate name?');
+        elsif octet_length(v_key) > 2000 then
+            v_failure := true;  -- no index entry has room for it
+            v_message := format('a row whose key is too long to set it aside, %s…, has: %s', left(v_key, 100), v_error);
+            v_hint := 'Declare p_key_columns with at most 2,000 bytes of text, as lapse.blocked_row keeps them.';
         else
             v_is_new := lapse.set_aside(v_state, v_key, v_due, v_sqlstate, v_error);
             if v_is_new is null then
@@ -251,7 +255,7 @@ begin
     end if;
 
     update lapse.policy_state as s
-       set last_served_at   = v_began,
+       set last_served_at   = v_began + v_elapsed,
            batch_limit      = v_state.batch_limit,
            run_busy         = s.run_busy + v_elapsed,
            run_reached      = v_state.run_reached,

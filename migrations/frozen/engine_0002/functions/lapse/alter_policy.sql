@@ -5,6 +5,7 @@
 -- under way uses the new values from its next batch on. A new cadence starts a
 -- new time grid, as creation does; a cadence of less than a day given without a
 -- time of day drops the one there was. To take a predicate away, give 'true'.
+-- Only pausing is not checked: a policy whose step or table is gone must stop, too.
 
 create or replace function lapse.alter_policy(
     p_name         text,
@@ -30,6 +31,7 @@ as $$
 declare
     v_old  lapse.policy;
     v_new  lapse.policy;
+    v_off  lapse.policy;
     v_now  timestamptz := clock_timestamp();
     v_slot timestamptz := v_now;
 begin
@@ -59,7 +61,12 @@ begin
     if p_at_time is null and isfinite(p_every) and p_every < interval '1 day' then
         v_new.at_time := null;
     end if;
-    perform lapse.check_policy(v_new);
+    v_off := v_old;
+    v_off.enabled    := false;
+    v_off.updated_at := v_now;
+    if v_new is distinct from v_off then
+        perform lapse.check_policy(v_new);
+    end if;
 
     update lapse.policy as p
        set step         = v_new.step,

@@ -1,28 +1,24 @@
 -- lapse.begin_tick: the beginning of lapse.run_due.
 --
 -- In: who calls, whether to stay for the minute, and the time allowed. Out: the
--- time after which no batch begins, and whether the call really stays. Notes the
--- caller in lapse.tick_source, so that a silent scheduler is noticed. A call
--- that stays ends by second 55: pg_cron 1.4 knows only minutes, and the next
--- one must find its slot free. In a background worker nobody stays, since there one
--- long job of pg_cron 1.4 holds up everybody else's. Raises LP001 for a source
--- other than pg_cron, worker or manual, and for a time not between 1 s and 1 hour.
+-- time after which no batch begins. Notes the caller in lapse.tick_source, so that
+-- a silent scheduler is noticed. A call that stays ends by second 55: pg_cron 1.4
+-- knows only minutes, and the next one must find its slot free. Raises LP001 for a
+-- source other than pg_cron, worker or manual, and for a time not between 1 s and 1 hour.
 
 create or replace function lapse.begin_tick(
-    p_source     text,
-    p_stay       boolean,
-    p_budget     interval,
-    out deadline timestamptz,
-    out stay     boolean
+    p_source text,
+    p_stay   boolean,
+    p_budget interval
 )
+    returns timestamptz
     language plpgsql
     volatile
     security definer  -- whoever may tick needs no right on the tables
     set search_path = pg_catalog, pg_temp
 as $$
 declare
-    v_began  timestamptz := statement_timestamp();
-    v_client boolean;
+    v_began timestamptz := statement_timestamp();
 begin
     if p_source is null or p_source not in ('pg_cron', 'worker', 'manual') then
         raise exception using
@@ -46,25 +42,13 @@ begin
        set last_tick_at = excluded.last_tick_at,
            ticks        = t.ticks + 1;
 
-    begin
-        v_client := current_setting('cron.use_background_workers', true) is distinct from 'on';
-    exception
-        when insufficient_privilege then
-            v_client := true;  -- the next line knows all the same
-    end;
-    select v_client and a.backend_type = 'client backend'
-      into v_client
-      from pg_stat_activity as a
-     where a.pid = pg_backend_pid();
-
-    stay := coalesce(p_stay, false) and coalesce(v_client, false);
     -- Half a second for the last batch; one that begins after second 51 of a minute has no minute to stay for.
-    deadline := case when stay
-                     then greatest(date_trunc('minute', v_began) + interval '54.5 s', v_began + interval '3 s')
-                     else v_began + p_budget
-                end;
+    return case when p_stay
+                then greatest(date_trunc('minute', v_began) + interval '54.5 s', v_began + interval '3 s')
+                else v_began + p_budget
+           end;
 end;
 $$;
 
 comment on function lapse.begin_tick(text, boolean, interval) is
-    'Note who ticks; until when batches may begin, and whether to stay for the minute.';
+    'Note who ticks; until when batches may begin.';

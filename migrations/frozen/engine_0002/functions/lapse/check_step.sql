@@ -26,12 +26,10 @@ begin
             hint    = 'Name it schema.function, without arguments.';
     end if;
 
-    select p.prokind, p.proretset, p.prosecdef, p.proowner, p.prorettype, n.nspname, p.proname
+    select p.prokind, p.proretset, p.prosecdef, p.proowner, p.prorettype
       into v_found
       from pg_proc as p
-      join pg_namespace as n on n.oid = p.pronamespace
-     where format('%I.%I', n.nspname, p.proname) = v_name
-       and oidvectortypes(p.proargtypes) = c_arguments;
+     where p.oid = to_regprocedure(format('%s(%s)', v_name, c_arguments));
 
     if not found then
         select string_agg(p.oid::regprocedure::text, ', ' order by p.oid)

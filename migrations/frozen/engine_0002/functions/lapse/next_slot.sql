@@ -8,6 +8,8 @@
 -- change skips falls due an hour later by the new clock, one that comes twice
 -- falls due the second time. Dates whose local time never was share a slot with
 -- the next one, so the grid never runs backwards and the loop below finds the least.
+-- A slot may fall on the day after its date: a skipped time late in the evening
+-- (America/Nuuk), or 24:00. An anchor that is such a slot stands for its own date.
 
 create or replace function lapse.next_slot(
     p_every     interval,
@@ -37,6 +39,10 @@ begin
 
     v_days := extract(epoch from p_every)::bigint / 86400;
     v_first := (p_anchor at time zone p_time_zone)::date;
+    if (v_first + p_at_time) at time zone p_time_zone <> p_anchor
+       and (v_first - 1 + p_at_time) at time zone p_time_zone = p_anchor then
+        v_first := v_first - 1;
+    end if;
     -- A date of the grid at least one day before p_after in any calendar.
     v_date := v_first
         + (floor(((p_after at time zone p_time_zone)::date - 2 - v_first)::numeric / v_days) * v_days)::integer;

@@ -28,7 +28,8 @@ begin
     commit;
     set transaction isolation level read committed;
     perform pg_catalog.set_config('search_path', 'pg_catalog, pg_temp', true);
-    select t.deadline, t.stay into v_deadline, v_stay from lapse.begin_tick(p_source, p_stay, p_budget) as t;
+    v_stay := lapse.may_stay(p_stay);
+    v_deadline := lapse.begin_tick(p_source, v_stay, p_budget);
     commit;
     set transaction isolation level read committed;
     perform pg_catalog.set_config('search_path', 'pg_catalog, pg_temp', true);
