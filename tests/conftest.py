@@ -59,6 +59,7 @@ def pytest_report_header(config: pytest.Config) -> str | None:
     return f"server: {header}" if header else None
 
 
+@pytest.hookimpl(tryfirst=True)  # xdist reads the groups in the same hook
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Tests that make jobs share one pg_cron: one process of a parallel run does them all.
 

@@ -298,7 +298,8 @@ def test_ctrl_c_leaves_nothing(
     os.killpg(demo.process.pid, signal.SIGINT)  # an impatient second one must not break the clean-up off
     code = demo.ends()
 
-    assert code == 130, demo.told()
+    # The signal itself ends a process that is over but for Python's own clean-up.
+    assert code in (130, -signal.SIGINT), demo.told()
     assert "Traceback" not in demo.said()
     assert demo.processes() == []
     assert databases(demo, server) == []

@@ -37,6 +37,8 @@ STEPS = {
 }  # fmt: skip
 FEW, MANY = 1_000, 1_000_000
 
+pytestmark = pytest.mark.xdist_group("plans")  # a million rows a step are made once
+
 
 def fill(dsn: str, step: str, first: int, last: int) -> None:
     """Add rows first … last, without triggers: what they do is not the question here."""

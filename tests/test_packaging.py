@@ -15,6 +15,8 @@ from tests.support.install import ROOT
 
 Command = Callable[..., subprocess.CompletedProcess[str]]
 
+pytestmark = pytest.mark.xdist_group("packaging")  # one wheel, one environment
+
 
 @pytest.fixture(scope="module")
 def wheel(tmp_path_factory: pytest.TempPathFactory) -> Path:

@@ -1,5 +1,6 @@
 """What the other tests rely on: databases are swept up after, and a skipped pg_cron test can't hide."""
 
+import re
 import secrets
 import subprocess
 import sys
@@ -19,6 +20,37 @@ import pytest
 def test_skipped():
     pytest.skip("on purpose")
 """
+
+GROUPED = """
+import os
+import pytest
+
+@pytest.mark.xdist_group("together")
+@pytest.mark.parametrize("number", range(6))
+def test_grouped(number, record_property):
+    record_property("process", os.environ["PYTEST_XDIST_WORKER"])
+"""
+
+
+def test_a_group_of_tests_stays_in_one_process(tmp_path: Path) -> None:
+    (tmp_path / "test_grouped.py").write_text(GROUPED, encoding="utf-8")
+    report = tmp_path / "report.xml"
+
+    done = subprocess.run(
+        [
+            *(sys.executable, "-m", "pytest", "-p", "no:cacheprovider", "-n", "2", "--dist", "loadgroup"),
+            *("--junitxml", str(report), str(tmp_path)),
+        ],
+        cwd=tmp_path,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+
+    assert done.returncode == 0, done.stdout + done.stderr
+    processes = re.findall(r'name="process" value="(\w+)"', report.read_text(encoding="utf-8"))
+    assert len(processes) == 6
+    assert len(set(processes)) == 1
 
 
 @pytest.mark.parametrize(("option", "code"), [([], 0), (["--require-cron"], 1)], ids=["allowed", "required"])

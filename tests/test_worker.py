@@ -209,7 +209,8 @@ def test_a_second_signal_ends_the_worker_on_the_spot(conn, dsn, root, config):
         with pytest.raises(AssertionError, match="still running"):
             running.ends(0.7)
         running.process.send_signal(signal.SIGTERM)
-        assert running.ends(3) == 128 + signal.SIGTERM
+        # By our own handler, or by the signal itself where Python has put its handlers away already.
+        assert running.ends(3) in (128 + signal.SIGTERM, -signal.SIGTERM)
 
 
 def test_what_a_killed_worker_held_is_finished_by_another_after_the_lease(conn, dsn, root, config):

@@ -49,10 +49,11 @@ class Stop:
 
     @contextmanager
     def on_signals(self) -> Iterator[None]:
-        """Listen to SIGTERM and SIGINT."""
+        """Listen to SIGTERM and SIGINT; once told to stop, to the very end of the process."""
         before = {number: signal.signal(number, self._handle) for number in (signal.SIGTERM, signal.SIGINT)}
         try:
             yield
         finally:
-            for number, handler in before.items():
-                signal.signal(number, handler)
+            if not self._asked:
+                for number, handler in before.items():
+                    signal.signal(number, handler)

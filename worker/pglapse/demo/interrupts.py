@@ -37,6 +37,8 @@ class Interrupts:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
+        if self._asked is not None:
+            return  # the process is about to end, and a late second Ctrl-C must not change how
         for number, handler in self._before.items():
             signal.signal(number, handler)  # type: ignore[arg-type]
 
