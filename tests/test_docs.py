@@ -111,3 +111,17 @@ def test_every_link_leads_to_a_file(page: Path) -> None:
     for target in re.findall(r"\]\(([^)#]+)[^)]*\)", text):
         if "://" not in target:
             assert (page.parent / target).exists(), target
+
+
+def test_every_test_that_caught_a_broken_guard_exists() -> None:
+    page = (ROOT / "docs" / "broken-on-purpose.md").read_text(encoding="utf-8")
+    named = re.findall(r"`(test_\w+\.py)` `(test_\w+)`", page)
+    assert len(named) > 100
+
+    missing = [
+        (file, test)
+        for file, test in named
+        if f"def {test}(" not in (ROOT / "tests" / file).read_text(encoding="utf-8")
+    ]
+
+    assert missing == []
