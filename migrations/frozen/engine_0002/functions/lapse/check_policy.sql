@@ -132,6 +132,9 @@ begin
 
     v_query := lapse.due_query(p_policy);
     begin
+        -- One that closes the parentheses around it would undo the rest of the query; an argument list finds it out.
+        execute format('select coalesce(%s' || chr(10) || ', true) from %s as t limit 0',
+                       coalesce(p_policy.predicate, 'true'), lapse.quoted_name(p_policy.target_table));
         execute v_query using '-infinity'::timestamptz, '-infinity'::timestamptz, 0;
     exception
         when others then

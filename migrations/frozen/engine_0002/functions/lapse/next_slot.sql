@@ -39,8 +39,7 @@ begin
 
     v_days := extract(epoch from p_every)::bigint / 86400;
     v_first := (p_anchor at time zone p_time_zone)::date;
-    if (v_first + p_at_time) at time zone p_time_zone <> p_anchor
-       and (v_first - 1 + p_at_time) at time zone p_time_zone = p_anchor then
+    if (v_first - 1 + p_at_time) at time zone p_time_zone = p_anchor then
         v_first := v_first - 1;
     end if;
     -- A date of the grid at least one day before p_after in any calendar.
