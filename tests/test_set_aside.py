@@ -1,11 +1,13 @@
 """Rows that make their batch fail: named, set aside, tried again; and a broken step told from bad rows."""
 
+import threading
 from datetime import timedelta
 
 import psycopg
 import pytest
 
 from tests.support import databases, shed
+from tests.support.poll import until
 
 
 @pytest.fixture(scope="module")
@@ -277,6 +279,35 @@ def test_a_row_renewed_while_the_batch_waits_for_it_stays(conn, dsn):
     shed.run(conn)
 
     assert shed.left(conn) == ids[:1]
+
+
+def test_a_bad_row_that_is_unlocked_just_before_the_step_is_not_taken_for_the_next_one(conn, dsn):
+    shed.policy(conn, p_batch_size=1)
+    conn.execute("alter function shed.sweep rename to then_sweep")
+    conn.execute(
+        f"""
+        create function shed.sweep(p_limit integer, p_cutoff timestamptz, p_after timestamptz)
+            returns lapse.progress language plpgsql
+        as $$ begin {shed.GATE} return shed.then_sweep(p_limit, p_cutoff, p_after); end $$
+        """
+    )
+    ids = shed.add(conn, 3)
+    bad(conn, ids[:1])
+
+    with psycopg.connect(dsn) as holder, shed.gate_closed(dsn):
+        holder.execute("select from shed.things where id = %s for update", [ids[0]])
+        run = threading.Thread(target=call, args=[dsn, "call lapse.run('sweep')"])
+        run.start()
+        until(lambda: shed.waiting_pid(conn))
+        holder.rollback()
+    run.join()
+
+    assert blocked(conn) == shed.left(conn) == ids[:1]
+
+
+def call(dsn, command):
+    with psycopg.connect(dsn, autocommit=True) as connection:
+        connection.execute(command)
 
 
 def test_a_key_of_several_columns_names_the_row_too(conn):

@@ -41,6 +41,7 @@ declare
     v_limit      integer;
     v_one        boolean;
     v_key        text;
+    v_first      text;
     v_due        timestamptz;
     v_picked     integer;
     v_handled    integer;
@@ -200,6 +201,17 @@ begin
     if v_handled > 0 then
         v_state.run_streak := 0;
         v_state.run_streak_since := null;
+    end if;
+
+    if v_error is not null and not v_failure and v_key is not null then
+        -- A row locked elsewhere at first and free when the step came stood before this one: the
+        -- next batch will name it.
+        execute lapse.due_query(v_policy) || ' for update of t skip locked'
+           into v_first
+          using v_state.run_reached, v_state.run_as_of, 1;
+        if v_first is distinct from v_key then
+            v_error := null;
+        end if;
     end if;
 
     if v_error is not null and not v_failure then
