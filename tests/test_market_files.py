@@ -634,6 +634,39 @@ def test_a_session_that_began_with_one_row_is_not_slow_with_many(conn: psycopg.C
     assert value(conn, "select balance from market.point_balances") == 0
 
 
+def test_a_session_that_began_when_the_tables_were_empty_is_not_slow_with_many(
+    own: psycopg.Connection,
+) -> None:
+    many = "from generate_series(1, 20000) as g"
+    statements = [
+        f"insert into market.users (email, display_name) select g, 'x' {many}",
+        "insert into market.tasks (poster_id, title) select id, 'x' from market.users",
+        "insert into market.task_files (task_id, storage, path) select id, 'public', id from market.tasks",
+        "update market.tasks set status = 'completed'",
+        "update market.tasks set status = 'open'",
+        "update market.task_files set path = path || 'x'",
+        "update market.task_files set path = left(path, -1)",
+        "update market.tasks set status = 'cancelled'",
+        "insert into market.point_grants (user_id, amount) select id, 2 from market.users",
+        "update market.point_grants set remaining = 1",
+        "delete from market.point_grants",
+        "delete from market.users",
+    ]
+    few = [statement.replace("20000", "1") for statement in statements]
+    for statement in few:
+        own.execute(statement)
+    own.execute("delete from lapse.file_cleanup_queue")
+    own.execute("vacuum (analyze)")
+    for statement in few:
+        own.execute(statement)  # plans are made here, for one row in empty tables, and kept
+
+    own.execute("set statement_timeout = '20 s'")  # each takes a second or two; a scan a row takes minutes
+    for statement in statements:
+        own.execute(statement)
+
+    assert len(queue(own)) == 2 * 20001
+
+
 # Triggers of the application's own
 
 

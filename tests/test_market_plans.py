@@ -3,6 +3,7 @@
 import json
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 
 import psycopg
 import pytest
@@ -148,3 +149,46 @@ def test_a_batch_reads_its_own_rows_and_not_the_rest_of_the_backlog(
             assert plan["Actual Rows"] == 1
             assert plan["Shared Hit Blocks"] + plan["Shared Read Blocks"] < 1_500, step
         conn.rollback()
+
+
+DONE = {
+    "expire_coupons": "status = 'expired'",
+    "expire_invitation_codes": "status = 'expired'",
+    "expire_points": "remaining = 0",
+    "cancel_expired_tasks": "status = 'taken'",
+    "purge_pending_users": "verified_at = now()",
+}
+
+
+def test_a_batch_costs_the_same_when_nothing_was_due_at_the_last_vacuum(dsn: str) -> None:
+    rows, batch = 20_000, 200
+    with psycopg.connect(dsn, autocommit=True) as conn:
+        conn.execute(
+            "insert into market.users (email, display_name) select g, 'x' from generate_series(1, 41) g"
+        )
+        conn.execute("set session_replication_role = replica")
+        conn.execute("insert into market.point_balances select id, 1000000 from market.users")
+        for step, (table, _, columns) in STEPS.items():
+            insert = f"insert into market.{table} {columns} from generate_series(%s::bigint, %s) as g"
+            conn.execute(insert, [1, rows])
+            conn.execute(f"update market.{table} set {DONE[step]}")
+            conn.execute(
+                f"vacuum (analyze) market.{table}"
+            )  # the partial index has pages, and nothing on them
+            conn.execute(insert, [rows + 1, 2 * rows])
+        conn.execute("set session_replication_role = origin")
+
+        for step, (_, index, _) in STEPS.items():
+            assert (
+                value(
+                    conn,
+                    f"select handled from market.{step}(%s, now() + interval '90 days', '-infinity')",
+                    batch,
+                )
+                == batch
+            )
+            conn.execute("select pg_stat_force_next_flush()")
+            scans = "select idx_scan from pg_stat_user_indexes where indexrelname = %s"
+            until(partial(value, conn, scans, index), what=f"{index} to be counted")
+            read = value(conn, "select idx_tup_read from pg_stat_user_indexes where indexrelname = %s", index)
+            assert read <= 2 * batch, step

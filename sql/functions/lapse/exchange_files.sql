@@ -31,6 +31,7 @@ create or replace function lapse.exchange_files(
     volatile
     security definer  -- a worker has no right on any table
     set search_path = pg_catalog, pg_temp
+    set enable_seqscan = off
     set plan_cache_mode = force_generic_plan
     set row_security = off
     set lock_timeout = '250ms'

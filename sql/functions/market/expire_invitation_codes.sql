@@ -36,7 +36,6 @@ as $$
            set status = 'expired', expired_at = now()
           from due as d
          where i.id = d.id
-           and i.status = 'active'
         returning 1
     )
     select (select count(*) from due)::integer,

@@ -44,7 +44,6 @@ as $$
            set remaining = 0, expired_at = now()
           from due as d
          where g.id = d.id
-           and g.remaining > 0
         returning 1
     )
     select (select count(*) from due)::integer,

@@ -11,7 +11,8 @@
 -- deadlock with each other. An UPDATE by hand has its grants locked before this
 -- fires, the other way round than spend_points: should the two meet, PostgreSQL
 -- ends one of them. Lock the balance first to be spared that. A balance that is
--- gone already was taken by the same deletion of its user.
+-- gone already was taken by the same deletion of its user. For enable_seqscan
+-- see queue_files_of_tasks.
 
 create or replace function market.keep_ledger()
     returns trigger
@@ -19,6 +20,7 @@ create or replace function market.keep_ledger()
     volatile
     security definer
     set search_path = pg_catalog, pg_temp
+    set enable_seqscan = off
 as $$
 declare
     v_users  bigint[];

@@ -12,10 +12,12 @@
 -- of the application's own may have changed it again in between, and then the
 -- files of that later change have been dealt with already.
 --
--- A plan is kept for the session and knows the size of the first statement
--- only. So the two transition tables meet in a full join (never a nested loop,
--- whose cost is quadratic) and files are looked up in a lateral subquery that
--- "offset 0" keeps from becoming a scan of the whole table.
+-- A plan is kept for the session and knows the size of the first statement and
+-- of the tables at that time only. So the two transition tables meet in a full
+-- join (never a nested loop, whose cost is quadratic), files are looked up in a
+-- lateral subquery that "offset 0" keeps from becoming a scan of the whole table,
+-- and with enable_seqscan off each look-up goes through its index, also when the
+-- table was nearly empty while the plan was made.
 
 create or replace function market.queue_files_of_tasks()
     returns trigger
@@ -23,6 +25,7 @@ create or replace function market.queue_files_of_tasks()
     volatile
     security definer  -- whoever may update a task needs no right on the queue
     set search_path = pg_catalog, pg_temp
+    set enable_seqscan = off
 as $$
 declare
     v_storages text[];

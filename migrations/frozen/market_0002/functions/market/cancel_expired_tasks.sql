@@ -38,7 +38,6 @@ as $$
            set status = 'cancelled', cancelled_at = now(), cancel_reason = 'deadline'
           from due as d
          where t.id = d.id
-           and t.status = 'open'
         returning 1
     )
     select (select count(*) from due)::integer,

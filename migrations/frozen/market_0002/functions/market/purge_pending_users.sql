@@ -35,7 +35,6 @@ as $$
         delete from market.pending_users as p
          using due as d
          where p.id = d.id
-           and p.verified_at is null
         returning 1
     )
     select (select count(*) from due)::integer,

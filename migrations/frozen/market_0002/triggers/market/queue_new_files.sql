@@ -19,6 +19,7 @@ create or replace function market.queue_new_files()
     volatile
     security definer  -- whoever may add a file needs no right on the queue
     set search_path = pg_catalog, pg_temp
+    set enable_seqscan = off
 as $$
 declare
     v_storages text[];
@@ -40,13 +41,13 @@ begin
                                    from market.tasks as t
                                   where t.id = n.task_id
                                  offset 0) as t
-             cross join lateral (select
+             cross join lateral (select f.*
                                    from market.task_files as f
                                   where f.id = n.id
-                                    and (f.task_id, f.storage, f.path) = (n.task_id, n.storage, n.path)
-                                    and f.removed_at is null
                                  offset 0) as f
              where n.removed_at is null
+               and f.removed_at is null
+               and (f.task_id, f.storage, f.path) = (n.task_id, n.storage, n.path)
         )
         select array_agg(n.storage) filter (where n.goes is null),
                array_agg(n.path) filter (where n.goes is null),
