@@ -12,6 +12,7 @@ GRANTS = ("grant_application", "grant_runner", "grant_worker", "grant_observer")
 RUNNER = {
     "run", "run_due", "begin_run", "may_stay", "begin_tick", "next_due", "run_batch", "leave_runs",
     "raise_failures",
+    "tell_run",
 }  # fmt: skip
 MAY_CALL = {
     "grant_application": {"enqueue_file", "enqueue_files", "cancel_file", "cancel_files", "path_digest"},

@@ -74,6 +74,18 @@ def test_what_is_due_goes_and_everything_else_stays(conn):
     assert shed.run_locks(conn) == 0
 
 
+def test_a_call_by_hand_says_what_it_did(conn):
+    shed.policy(conn, p_batch_size=10)
+    shed.add(conn, 25)
+    said = []
+    conn.add_notice_handler(lambda notice: said.append(notice.message_primary))
+
+    shed.run(conn)
+    shed.run(conn)
+
+    assert said == ["sweep: 25 row(s) changed in 3 batch(es)", "sweep: nothing was due"]
+
+
 def test_a_row_due_at_the_very_cutoff_is_taken_and_one_a_microsecond_later_is_not(conn):
     shed.policy(conn)
     cutoff = datetime(2020, 1, 1, tzinfo=UTC)

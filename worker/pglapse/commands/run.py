@@ -1,6 +1,5 @@
 """``pglapse run``: one policy, now."""
 
-import time
 from datetime import datetime
 from typing import Annotated
 
@@ -33,14 +32,10 @@ def run(
     with schema.opened("grant_runner") as conn:
         said: list[str] = []
         conn.add_notice_handler(lambda notice: said.append(notice.message_primary or ""))
-        began = time.monotonic()
         with translated():
             conn.execute("call lapse.run(%s::text, %s::timestamptz)", [policy, moment])
-        seconds = time.monotonic() - began
     for line in said:
-        typer.echo(printable(line), err=True)
-    if not said:
-        typer.echo(f"{policy}: done in {seconds:.1f} s; what it did: pglapse status")
+        typer.echo(printable(line, 500))
 
 
 def _moment(text: str | None) -> datetime | None:

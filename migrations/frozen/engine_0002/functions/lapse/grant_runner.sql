@@ -13,7 +13,7 @@ as $$
 begin
     perform lapse.grant_routines(p_role, array[
         'run', 'run_due', 'begin_run', 'may_stay', 'begin_tick', 'next_due', 'run_batch', 'leave_runs',
-        'raise_failures']);
+        'raise_failures', 'tell_run']);
 end;
 $$;
 

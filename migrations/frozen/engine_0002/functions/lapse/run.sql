@@ -3,7 +3,8 @@
 -- In: the policy; the cutoff, by default now; whether a cutoff in the future is
 -- meant. Commits after each batch. Raises LP002, LP005 or LP001 as lapse.begin_run
 -- does, and LP006 at the end when the run failed, all of it recorded by then. A
--- policy that is being run already is entered as skipped, with a NOTICE.
+-- NOTICE says what a good run did. A policy that is being run already is entered as
+-- skipped, with a NOTICE.
 --
 -- A procedure that commits can carry neither SET nor SECURITY DEFINER, and its
 -- statements would resolve operators on the caller's path. So it sets the path first
@@ -42,6 +43,8 @@ begin
 
     if v_failed is not null then
         perform lapse.raise_failures(array[v_failed]);
+    elsif v_run is not null then
+        perform lapse.tell_run(v_run, p_policy);
     end if;
 end;
 $$;
