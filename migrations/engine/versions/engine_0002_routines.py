@@ -14,7 +14,7 @@ branch_labels = None
 depends_on = None
 
 # EXECUTE is PUBLIC's by default, and a database's default privileges may give more away; who may call
-# what is lapse.grant_…'s business.
+# what is lapse.grant_...'s business.
 REVOKE = """
 revoke all on all tables in schema lapse from public;
 revoke all on all routines in schema lapse from public;

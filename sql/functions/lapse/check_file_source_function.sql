@@ -39,7 +39,7 @@ begin
     if v_function is null or v_function.result <> p_result then
         raise exception 'there is no function %(%) that returns %', p_function, p_arguments, p_result
             using errcode = 'LP001',
-                  hint = format('Create it first: create function %s(%s) returns %s …', p_function, p_arguments, p_result);
+                  hint = format('Create it first: create function %s(%s) returns %s ...', p_function, p_arguments, p_result);
     end if;
 
     if not v_function.prosecdef and v_function.proowner <> v_function.engine_owner then

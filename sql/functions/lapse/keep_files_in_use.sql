@@ -4,7 +4,7 @@
 -- Needed for good: the row leaves the queue, logged as in_use, unless the file was asked for
 -- again, then it waits for that time. Needed until a time: it waits until then, and the
 -- attempt does not count. The longest answer of all sources holds; a time that has passed
--- is no need.
+-- is no need. As in lapse.settle_files, each row is looked up, and nothing depends on statistics.
 
 create or replace function lapse.keep_files_in_use(p_ids bigint[], p_storages text[], p_paths text[])
     returns bigint[]
@@ -38,12 +38,12 @@ begin
     select q.id, q.storage, q.path, q.reason, q.source_table, q.source_id, 'in_use', q.leased_by, q.attempts,
            'needed, says file source ' || n.sources, q.enqueued_at, q.not_before
       from unnest(v_ids, v_untils, v_sources) as n (id, until, sources)
-      join lapse.file_cleanup_queue as q on q.id = n.id
+     cross join lateral (select q.* from lapse.file_cleanup_queue as q where q.id = n.id offset 0) as q
      where n.until = 'infinity';
 
     delete from lapse.file_cleanup_queue as q
-     using unnest(v_ids, v_untils) as n (id, until)
-     where q.id = n.id and n.until = 'infinity' and q.again_at is null;
+     where q.again_at is null
+       and q.id = any (array(select n.id from unnest(v_ids, v_untils) as n (id, until) where n.until = 'infinity'));
 
     update lapse.file_cleanup_queue as q
        set not_before   = case when n.until = 'infinity' then q.again_at else n.until end,
@@ -55,7 +55,8 @@ begin
            leased_by    = null,
            lease_token  = null
       from unnest(v_ids, v_untils, v_errors) as n (id, until, error)
-     where q.id = n.id;
+     cross join lateral (select f.ctid as place from lapse.file_cleanup_queue as f where f.id = n.id offset 0) as f
+     where q.ctid = f.place;
 
     return v_ids;
 end;

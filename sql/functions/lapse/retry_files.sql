@@ -26,8 +26,7 @@ begin
     update lapse.file_cleanup_queue as q
        set dead_at = null, attempts = 0, last_error = null, not_before = now(),
            leased_at = null, leased_until = null, leased_by = null, lease_token = null, again_at = null, cancelled_at = null
-      from dead as d
-     where q.id = d.id;
+     where q.id = any (array(select d.id from dead as d));
     get diagnostics v_count = row_count;
 
     if v_count > 0 then

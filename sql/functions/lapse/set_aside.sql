@@ -3,7 +3,7 @@
 -- In: the policy's state, the row's key and due time, its error. Out: true when
 -- the row is new on the list, false when this was another try of it, NULL when the
 -- list is full (1,000 rows of a policy: a longer one makes every batch dear) and
--- nothing was done. It stays out 1, 2, 4 … 24 hours, counted from the later of now
+-- nothing was done. It stays out 1, 2, 4, ... 24 hours, counted from the later of now
 -- and the run's cutoff: counted from now alone, a run with a cutoff in the future
 -- would meet it again and again.
 

@@ -7,7 +7,10 @@
 --
 -- The token decides whether a result counts, under the row's lock, so a late worker can't
 -- touch a row that was claimed again. Rows are locked by number, skipping locked ones: an
--- application's open transaction must not stall a worker.
+-- application's open transaction must not stall a worker. Each result looks up its own row:
+-- a join is planned by statistics, and those of a queue that was vacuumed while a large
+-- transaction filled it say that it is empty; then each row of the queue was compared with
+-- each result ("offset 0" keeps the lookup from becoming a join).
 
 create or replace function lapse.settle_files(p_worker text, p_results jsonb)
     returns table (kind text, id bigint, token bigint, storage text, path text, note text)
@@ -24,14 +27,17 @@ declare
     v_outcomes  text[];
     v_bytes     bigint[];
     v_errors    text[];
-    v_settled   bigint[];
-    v_unsettled bigint[];
+    v_open      bigint[];
+    v_proofs    bigint[];
+    v_locked    boolean[];
     v_gone      bigint[];
+    v_unsettled bigint[];
     v_storages  text[];
     v_paths     text[];
     v_claimed   timestamptz[];
     v_notes     text[];
     v_nudge     boolean;
+    v_setting   lapse.setting;
 begin
     begin
         select array_agg(r.id), array_agg(r.token), array_agg(r.outcome), array_agg(r.bytes),
@@ -64,39 +70,38 @@ begin
                as r (id, token, outcome, bytes, error, position)
          order by r.id, r.token, r.position
     ),
-    held as materialized (
-        select q.id, q.lease_token, q.storage, q.path, q.again_at, q.leased_at
-          from handed as h
-          join lapse.file_cleanup_queue as q on q.id = h.id and q.lease_token = h.token
-         order by q.id
-           for update of q skip locked
-    ),
-    judged as (
-        select h.*, l.storage, l.path, l.leased_at, l.id is not null as settled,
+    judged as materialized (
+        select h.id, h.token, h.outcome, h.bytes, h.error, l.storage, l.path, l.leased_at, l.id is not null as settled,
                -- Asked for again: the file may have been written anew, so nobody is told until that one is gone.
-               l.id is not null and l.again_at is null and h.outcome in ('deleted', 'missing') as gone,
-               l.id is null and exists (select from lapse.file_cleanup_queue as q
-                                         where q.id = h.id and q.lease_token = h.token) as locked
+               l.id is not null and l.again_at is null and h.outcome in ('deleted', 'missing') as gone
           from handed as h
-          left join held as l on l.id = h.id and l.lease_token = h.token
+          left join lateral (select q.id, q.storage, q.path, q.again_at, q.leased_at
+                               from lapse.file_cleanup_queue as q
+                              where q.id = h.id and q.lease_token = h.token
+                             offset 0
+                                for update skip locked) as l on true
     )
     select array_agg(j.id) filter (where j.settled),
-           array_agg(j.id) filter (where j.locked),
+           array_agg(j.token) filter (where j.settled),
+           array_agg(j.outcome) filter (where j.settled),
+           array_agg(j.bytes) filter (where j.settled),
+           array_agg(j.error) filter (where j.settled),
            array_agg(j.id) filter (where j.gone),
            array_agg(j.storage) filter (where j.gone),
            array_agg(j.path) filter (where j.gone),
            array_agg(j.leased_at) filter (where j.gone),
-           array_agg(j.id), array_agg(j.token), array_agg(j.outcome), array_agg(j.bytes), array_agg(j.error)
-      into v_settled, v_unsettled, v_gone, v_storages, v_paths, v_claimed,
-           v_ids, v_tokens, v_outcomes, v_bytes, v_errors
+           array_agg(j.id) filter (where not j.settled),
+           array_agg(j.token) filter (where not j.settled),
+           array_agg(exists (select from lapse.file_cleanup_queue as q
+                              where q.id = j.id and q.lease_token = j.token)) filter (where not j.settled)
+      into v_ids, v_tokens, v_outcomes, v_bytes, v_errors,
+           v_gone, v_storages, v_paths, v_claimed, v_open, v_proofs, v_locked
       from judged as j;
 
     return query
-    select case when r.id = any (v_unsettled) then 'unsettled' else 'stale' end,
-           r.id, r.token, null::text, null::text,
-           case when r.id = any (v_unsettled) then 'another transaction is changing the queue row' end
-      from unnest(v_ids, v_tokens) as r (id, token)
-     where not coalesce(r.id = any (v_settled), false);
+    select case when r.locked then 'unsettled' else 'stale' end, r.id, r.token, null::text, null::text,
+           case when r.locked then 'another transaction is changing the queue row' end
+      from unnest(v_open, v_proofs, v_locked) as r (id, token, locked);
 
     if v_gone is not null and exists (select from lapse.file_source as s where s.removed is not null) then
         select array_agg(t.id), array_agg(t.note)
@@ -108,15 +113,15 @@ begin
                  group by g.id) as t;
 
         return query
-        select 'unsettled', u.id, r.token, null::text, null::text, u.note
-          from unnest(v_unsettled, v_notes) as u (id, note)
-          join unnest(v_ids, v_tokens) as r (id, token) on r.id = u.id and r.id = any (v_settled);
-
-        v_settled := array(select unnest(v_settled) except select unnest(v_unsettled));
+        select 'unsettled', u.id, v_tokens[array_position(v_ids, u.id)], null::text, null::text, u.note
+          from unnest(v_unsettled, v_notes) as u (id, note);
     end if;
 
+    select s.* into v_setting from lapse.setting as s;
+
+    -- The rows are ours by now, so where they lie is the quickest way back to them.
     with verdict as materialized (
-        select q.*, h.outcome, h.bytes, h.error, s.max_attempts, s.backoff_base, s.backoff_cap,
+        select q.*, h.outcome, h.bytes, h.error,
                case
                    when h.outcome in ('deleted', 'missing') or q.cancelled_at is not null then
                        case when q.again_at is not null then 'again'
@@ -124,13 +129,15 @@ begin
                             else 'cancel' end
                    when h.outcome = 'released' then 'release'
                    when h.outcome = 'refused' then 'bury'
-                   when q.attempts >= s.max_attempts and q.again_at is null then 'bury'
+                   when q.attempts >= v_setting.max_attempts and q.again_at is null then 'bury'
                    else 'retry'
                end as fate
           from unnest(v_ids, v_tokens, v_outcomes, v_bytes, v_errors) as h (id, token, outcome, bytes, error)
-          join lapse.file_cleanup_queue as q on q.id = h.id and q.lease_token = h.token
-         cross join lapse.setting as s
-         where h.id = any (v_settled)
+         cross join lateral (select q.ctid as place, q.*
+                               from lapse.file_cleanup_queue as q
+                              where q.id = h.id and q.lease_token = h.token
+                             offset 0) as q
+         where v_unsettled is null or h.id <> all (v_unsettled)
     ),
     logged as (
         insert into lapse.file_cleanup_log
@@ -149,7 +156,7 @@ begin
     finished as (
         delete from lapse.file_cleanup_queue as q
          using verdict as v
-         where q.id = v.id and v.fate in ('done', 'cancel')
+         where q.ctid = v.place and v.fate in ('done', 'cancel')
     ),
     kept as (
         update lapse.file_cleanup_queue as q
@@ -163,19 +170,20 @@ begin
                attempts     = case
                                   when v.fate = 'again' then 0
                                   when v.fate = 'release' then greatest(q.attempts - 1, 0)
-                                  when v.fate = 'retry' and q.attempts >= v.max_attempts then 0
+                                  when v.fate = 'retry' and q.attempts >= v_setting.max_attempts then 0
                                   else q.attempts
                               end,
                last_error   = case when v.fate = 'again' then null else coalesce(v.error, q.last_error) end,
                not_before   = case
                                   when v.fate = 'again' then q.again_at
                                   when v.fate = 'retry'
-                                  then v_now + lapse.file_backoff(q.attempts, v.backoff_base, v.backoff_cap, random())
+                                  then v_now + lapse.file_backoff(q.attempts, v_setting.backoff_base,
+                                                                  v_setting.backoff_cap, random())
                                   else q.not_before
                               end,
                dead_at      = case when v.fate = 'bury' then v_now end
           from verdict as v
-         where q.id = v.id and v.fate in ('again', 'release', 'bury', 'retry')
+         where q.ctid = v.place and v.fate in ('again', 'release', 'bury', 'retry')
         returning q.not_before, v.fate
     )
     -- Rows given back are due now, and other workers may be asleep; a failed one wakes nobody before its time.

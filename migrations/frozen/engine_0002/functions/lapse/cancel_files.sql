@@ -7,7 +7,8 @@
 -- A held row is marked, so that it is not tried again if the worker fails, and a
 -- request to do it again is taken back. A lease that is over is no lease. The
 -- caller's own change must never hang on a clean-up: rows that can be had at once are
--- taken at once, for the others it waits 100 ms once and then lets them go.
+-- taken at once, for the others it waits 100 ms once and then lets them go. Each file is looked
+-- up in the index, whatever the statistics of a queue that fills and empties say.
 
 create or replace function lapse.cancel_files(p_storages text[], p_paths text[])
     returns table (storage text, path text)
@@ -17,6 +18,7 @@ create or replace function lapse.cancel_files(p_storages text[], p_paths text[])
     set search_path = pg_catalog, pg_temp
     set enable_seqscan = off
     set plan_cache_mode = force_generic_plan
+    set enable_seqscan = off
     set lock_timeout = '100ms'
 as $$
 #variable_conflict use_column
@@ -35,8 +37,10 @@ begin
     select array_agg(q.id)
       into v_all
       from unnest(p_storages, p_paths) as f (storage, path)
-      join lapse.file_cleanup_queue as q
-        on q.storage = f.storage and lapse.path_digest(q.path) = lapse.path_digest(f.path);
+     cross join lateral (select q.id
+                           from lapse.file_cleanup_queue as q
+                          where q.storage = f.storage and lapse.path_digest(q.path) = lapse.path_digest(f.path)
+                         offset 0) as q;
 
     if v_all is null then
         return;

@@ -4,7 +4,7 @@
 -- whether work is left; the error, if any. Out: the number of the entry in
 -- lapse.run_log, NULL for an empty run, which leaves none. Sets the next run: the
 -- next slot of the grid after this run's beginning, so slots missed meanwhile
--- run once; at once while work is left; after a failure 15 s, 30 s … 1 hour. A
+-- run once; at once while work is left; after a failure 15 s, 30 s, ... 1 hour. A
 -- lost run is tried again at once with half the batch, in case it was too much for
 -- the server; a second one in a row backs off. Runs with a cutoff of their own
 -- (run_as_of) leave the schedule as it is.

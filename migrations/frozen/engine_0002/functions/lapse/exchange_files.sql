@@ -15,7 +15,8 @@
 --
 -- Nothing in here waits for an application's lock; a file source that does is cut off. Rows are
 -- hidden from nobody: where row-level security would, it is an error. The plans are those for any
--- batch, through the indexes: no statistics of a queue that was just filled or emptied are true.
+-- batch, through the indexes: no statistics of a queue that was just filled or emptied are true,
+-- and a plan made for an empty queue, which read it whole, would be kept for a full one.
 
 create or replace function lapse.exchange_files(
     p_worker    text,
@@ -33,6 +34,7 @@ create or replace function lapse.exchange_files(
     set search_path = pg_catalog, pg_temp
     set enable_seqscan = off
     set plan_cache_mode = force_generic_plan
+    set enable_seqscan = off
     set row_security = off
     set lock_timeout = '250ms'
 as $$

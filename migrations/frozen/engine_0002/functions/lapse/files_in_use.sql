@@ -9,6 +9,7 @@ create or replace function lapse.files_in_use(p_storages text[], p_paths text[])
     language plpgsql
     volatile
     set search_path = pg_catalog, pg_temp
+    set enable_seqscan = on  -- lapse.exchange_files has it off, and a source is planned as anywhere
 as $$
 #variable_conflict use_column
 declare

@@ -3,7 +3,7 @@
 -- Out: the jobs that now call lapse.run_due. Call it again whenever you like, also
 -- as another role or after an update of pg_cron: there is one set of jobs afterwards.
 -- Invoker, unlike its inner part, since it makes the extension where the caller may.
--- For the engine's owner and superusers: no lapse.grant_… gives it away.
+-- For the engine's owner and superusers: no lapse.grant_... gives it away.
 -- Raises LP007 with the next command to type where pg_cron is not loaded, lives in
 -- another database, may not be created or does not let the engine's owner in.
 -- Without pg_cron nothing is lost: a worker keeps the schedule then.
