@@ -1,13 +1,17 @@
 """Draining, without a process around it: a real queue, storages that do what the test says."""
 
+import os
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 
 import psycopg
 import pytest
 
+from pglapse import queue
 from pglapse.drain import Worker, drain
 from pglapse.storage import GoOn, Outcome
+from tests.support.databases import on
+from tests.support.install import alembic
 
 
 @dataclass
@@ -148,3 +152,52 @@ def test_a_slow_storage_is_given_smaller_batches_and_a_quick_one_larger_again(co
     assert taken[0] == 4
     assert max(taken[1:]) == 8
     assert left(conn) == []
+
+
+@pytest.mark.parametrize(
+    ("style", "zone"),
+    [
+        ("ISO", "UTC"),
+        ("SQL, DMY", "Asia/Kolkata"),
+        ("German", "America/St_Johns"),
+        ("Postgres, MDY", "Asia/Kolkata"),
+    ],
+)
+def test_files_come_in_the_order_they_are_due_whatever_the_session_s_time_looks_like(conn, style, zone):
+    conn.execute("select set_config('datestyle', %s, false), set_config('timezone', %s, false)", [style, zone])
+    dues = [
+        "-infinity",
+        "1970-02-01 00:00:00.000001+00",
+        "2025-10-26 00:59:59.1+00",
+        "2025-10-26 00:59:59.101+00",
+        "2025-11-02 01:30:00+00",
+        "2025-12-01 00:00:00+00",
+    ]
+    for number in (3, 1, 0, 5, 2, 4):
+        enqueue(conn, [str(number)], dues[number])
+
+    one = queue.exchange(conn, "w", [], limit=4, lease=60)
+    conn.execute("update lapse.file_cleanup_queue set leased_until = null")
+    two = queue.exchange(conn, "w", [], limit=4, lease=60, after=(one.claims[-1].due, one.claims[-1].id))
+
+    assert [claim.path for claim in one.claims] == ["0", "1", "2", "3"]
+    assert [claim.path for claim in two.claims] == ["4", "5"]
+
+
+def test_no_error_is_too_strange_for_a_database_with_another_encoding(server, template):
+    name = f"pglapse_test_{os.environ['PGLAPSE_TEST_SESSION']}_latin1"
+    with psycopg.connect(server, autocommit=True) as admin:
+        admin.execute(f"create database {name} template template0 encoding 'LATIN1' locale 'C'")
+        alembic(on(server, name), "upgrade", "heads")
+        with psycopg.connect(on(server, name), autocommit=True, client_encoding="utf8") as conn:
+            enqueue(conn, ["é", "a"])
+            shelf = Shelf(answer=lambda path: Outcome("failed", error=f"{path} – 日本 …" + 2000 * "…"))
+
+            drain(conn, worker(shelf))
+
+            assert shelf.asked == ["é", "a"]
+            assert [(path, error[:13]) for path, error in left(conn)] == [
+                ("a", "a \\u2013 \\u65e"),
+                ("é", "\\xe9 \\u2013 \\"),
+            ]
+        admin.execute(f"drop database {name} with (force)")

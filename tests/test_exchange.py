@@ -729,9 +729,9 @@ def fill(conn: psycopg.Connection, rows: int, at: str) -> None:
     )
 
 
-def buffers(conn: psycopg.Connection, call: str) -> int:
+def buffers(conn: psycopg.Connection, call: str, before: int = 6) -> int:
     """Buffers that a call touches once its plans are settled, also under generic plans."""
-    for _ in range(6):
+    for _ in range(before):
         conn.execute(call)
     text = "\n".join(line for (line,) in conn.execute(f"explain (analyze, buffers) {call}"))
     return sum(int(n) for n in re.findall(r"(?:hit|read)=(\d+)", text.split("Planning")[0]))
@@ -754,3 +754,59 @@ def test_a_batch_from_a_long_queue_costs_what_the_batch_costs(conn):
 
     # Each file: an index entry, its lock, its update, and their pages; far below the table's 3,000 pages.
     assert buffers(conn, "select * from lapse.exchange_files('w1', p_limit => 10)") < 300
+
+
+def test_statistics_taken_while_a_large_transaction_fills_the_queue_slow_nobody_down(conn, dsn, source):
+    """They say that the queue is empty; each row of it was then compared with each result."""
+    rows, batch = 40_000, 1_000
+    with psycopg.connect(dsn) as other:
+        fill(other, rows, "now() - interval '1 day' + n * interval '1 ms'")
+        conn.execute("vacuum analyze lapse.file_cleanup_queue")
+        other.commit()
+    conn.execute("insert into app.ref select 's', 'later/' || n from generate_series(1001, 2000) n")
+    conn.execute("set statement_timeout = '4 s'")  # a tenth of what it took
+
+    claimed = exchange(conn, limit=batch).claimed
+    answer = exchange(conn, [result(claim) for claim in claimed], limit=batch)
+    others = exchange(conn, limit=batch).claimed
+    hand_in(conn, *(result(claim, "failed", error="x") for claim in others))
+    few = buffers(conn, "select lapse.cancel_files(array['s', 's'], array['later/5001', 'later/5002'])", before=0)
+    ids = [id for (id,) in conn.execute("select id from lapse.file_cleanup_queue order by id desc limit 500")]
+    conn.execute("select lapse.discard_files(%s, 'test')", [ids])
+    conn.execute("update lapse.file_cleanup_queue set dead_at = now() where id = any(%s)", [[min(ids) - 1]])
+    conn.execute("select lapse.retry_files()")
+
+    assert (len(claimed), answer.claimed, len(others)) == (batch, [], batch)
+    assert conn.execute(
+        "select outcome, count(*) from lapse.file_cleanup_log group by 1 order by 1"
+    ).fetchall() == [("cancelled", 2), ("deleted", batch), ("discarded", 500), ("in_use", batch)]
+    assert conn.execute("select count(*) from lapse.file_cleanup_queue where attempts = 1").fetchone() == (batch,)
+    assert few < 100
+
+
+def test_a_plan_made_for_an_empty_queue_does_not_read_a_full_one(conn, dsn):
+    """A worker, and an application, connect long before the queue grows."""
+
+    def work() -> None:
+        conn.execute("select lapse.enqueue_file('s', 'a')")
+        [claim] = exchange(conn, limit=1).claimed
+        hand_in(conn, result(claim, "failed"))
+        conn.execute("select lapse.cancel_file('s', 'a')")
+        conn.execute("select lapse.discard_files(array[lapse.enqueue_file('s', 'b')], 'test')")
+
+    conn.execute("vacuum analyze lapse.file_cleanup_queue")
+    for _ in range(7):
+        work()
+    with psycopg.connect(dsn, autocommit=True) as other:
+        fill(other, 50_000, "now() + interval '1 day'")
+    before = scanned(conn)
+    work()
+
+    assert scanned(conn) - before < 100
+
+
+def scanned(conn: psycopg.Connection) -> int:
+    """Rows of the queue that were read by reading the whole table, so far."""
+    conn.execute("select pg_stat_force_next_flush()")
+    (rows,) = conn.execute(f"select pg_stat_get_tuples_returned({QUEUE})").fetchone() or (0,)
+    return rows

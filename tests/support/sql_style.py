@@ -145,6 +145,11 @@ def keywords_in_lower_case(file: File) -> Iterator[str]:
         yield f"keyword {word} is not in lower case"
 
 
+def any_database_can_hold_it(file: File) -> Iterator[str]:
+    if not file.text.isascii():
+        yield "not ASCII: a database with another encoding than UTF-8 can't hold it"
+
+
 RULES: list[Rule] = [
     only_what_can_be_replaced,
     named_after_what_it_holds,
@@ -155,6 +160,7 @@ RULES: list[Rule] = [
     clauses_in_one_order,
     names_say_what_they_are,
     keywords_in_lower_case,
+    any_database_can_hold_it,
 ]
 
 

@@ -18,10 +18,11 @@ Connection = psycopg.Connection[Any]
 
 CHANNEL = "file_cleanup_queue"
 
-Position = tuple[str, int]
-"""Due time and number of a queue row. The time stays text: it may lie outside what Python can hold."""
+Position = tuple[int | None, int]
+"""Due time, in microseconds since 1970, and number of a queue row. A number means the same whatever the
+session's time zone, style of dates and collation; None comes before every time."""
 
-START: Position = ("-infinity", 0)
+START: Position = (None, 0)
 
 Receipt = tuple[int, int]
 """Number and lease token of a claimed row."""
@@ -36,7 +37,7 @@ class Claim:
     storage: str
     path: str
     attempt: int
-    due: str
+    due: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -80,22 +81,25 @@ def exchange(
     after: Position = START,
 ) -> Exchange:
     """Hand in results and take at most ``limit`` files that are due, those after ``after`` in due order."""
+    encoding = conn.info.parameter_status("server_encoding") or ""
     handed_in = [
         {
             "id": result.claim.id,
             "token": result.claim.token,
             "outcome": result.outcome.verdict,
             "bytes": result.outcome.bytes,
-            "error": storable(result.outcome.error) if result.outcome.error else None,
+            "error": storable(result.outcome.error, encoding=encoding) if result.outcome.error else None,
         }
         for result in results
     ]
     with translated():
         rows = conn.execute(
-            "select kind, id, token, storage, path, attempt, due::text as due, wait_seconds"
+            "select e.kind, e.id, e.token, e.storage, e.path, e.attempt,"
+            "       (extract(epoch from e.due) * 1000000)::bigint, e.wait_seconds"
             "  from lapse.exchange_files(%s::text, %s::jsonb, %s::integer, %s::interval,"
-            "                            %s::timestamptz, %s::bigint)"
-            " order by due, id",
+            "                            'epoch'::timestamptz + %s::bigint * interval '1 microsecond',"
+            "                            %s::bigint) as e"
+            " order by e.due, e.id",
             [worker, Jsonb(handed_in), limit, timedelta(seconds=lease), *after],
         ).fetchall()
     return Exchange(

@@ -112,7 +112,7 @@ def _greet(conn: Connection, worker: Worker) -> float:
     # Whatever the database's default: a claim must see what was committed just before it.
     conn.execute("set default_transaction_isolation = 'read committed'")
     with schema.expected(conn, "grant_worker"):
-        welcome = queue.hello(conn, worker.id, socket.gethostname(), os.getpid(), __version__)
+        welcome = queue.hello(conn, worker.id, text.storable(socket.gethostname()), os.getpid(), __version__)
     schema.agree(conn, (welcome.api_version,))
     return welcome.notify_horizon.total_seconds()
 

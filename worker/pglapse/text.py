@@ -1,10 +1,15 @@
 """Text that others wrote, made fit for where it goes: the database, a log line, a terminal."""
 
 
-def storable(text: str, limit: int = 2000) -> str:
-    """``text`` as PostgreSQL can hold it: no NUL, no lone surrogate, no novel."""
-    clean = text.replace("\x00", "\\x00").encode("utf-8", "backslashreplace").decode("utf-8")
-    return clean if len(clean) <= limit else clean[: limit - 1] + "…"
+def storable(text: str, limit: int = 2000, *, encoding: str = "UTF8") -> str:
+    """``text`` as PostgreSQL can hold it: no NUL, no lone surrogate, no novel.
+
+    ``encoding`` is the database's: where it is not UTF8, what is not ASCII is escaped. One character that
+    the database can't hold would have it refuse all results that are handed in together.
+    """
+    known, more = ("utf-8", "…") if encoding == "UTF8" else ("ascii", "...")
+    clean = text.replace("\x00", "\\x00").encode(known, "backslashreplace").decode(known)
+    return clean if len(clean) <= limit else clean[: limit - len(more)] + more
 
 
 def printable(text: str, limit: int = 200) -> str:

@@ -440,7 +440,23 @@ $$;
 """
 
 
+# In SQL_ASCII a text is any bytes. A worker that is to delete a file needs to know its name.
+ENCODING = """
+do $$
+begin
+    if current_setting('server_encoding') = 'SQL_ASCII' then
+        raise exception 'a database with encoding SQL_ASCII does not know what its texts say'
+              using errcode = 'feature_not_supported',
+                    hint = 'Use a database with another encoding, UTF8 for choice: create database ... '
+                           'template template0 encoding ''UTF8''.';
+    end if;
+end;
+$$;
+"""
+
+
 def upgrade() -> None:
+    run_script(ENCODING)
     apply("engine_0001", "functions/lapse/path_digest.sql")
     run_script(TABLES)
 

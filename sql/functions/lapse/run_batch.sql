@@ -221,7 +221,7 @@ begin
             v_hint := coalesce(v_hint, 'Does the step take the rows that the policy''s target and predicate name?');
         elsif octet_length(v_key) > 2000 then
             v_failure := true;  -- no index entry has room for it
-            v_message := format('a row whose key is too long to set it aside, %s…, has: %s', left(v_key, 100), v_error);
+            v_message := format('a row whose key is too long to set it aside, %s..., has: %s', left(v_key, 100), v_error);
             v_hint := 'Declare p_key_columns with at most 2,000 bytes of text, as lapse.blocked_row keeps them.';
         else
             v_is_new := lapse.set_aside(v_state, v_key, v_due, v_sqlstate, v_error);
