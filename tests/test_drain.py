@@ -164,7 +164,8 @@ def test_a_slow_storage_is_given_smaller_batches_and_a_quick_one_larger_again(co
     ],
 )
 def test_files_come_in_the_order_they_are_due_whatever_the_session_s_time_looks_like(conn, style, zone):
-    conn.execute("select set_config('datestyle', %s, false), set_config('timezone', %s, false)", [style, zone])
+    conn.execute("select set_config('datestyle', %s, false)", [style])
+    conn.execute("select set_config('timezone', %s, false)", [zone])
     dues = [
         "-infinity",
         "1970-02-01 00:00:00.000001+00",
@@ -191,13 +192,13 @@ def test_no_error_is_too_strange_for_a_database_with_another_encoding(server, te
         alembic(on(server, name), "upgrade", "heads")
         with psycopg.connect(on(server, name), autocommit=True, client_encoding="utf8") as conn:
             enqueue(conn, ["é", "a"])
-            shelf = Shelf(answer=lambda path: Outcome("failed", error=f"{path} – 日本 …" + 2000 * "…"))
+            shelf = Shelf(answer=lambda path: Outcome("failed", error=f"{path} ≠ 日本 …" + 2000 * "…"))
 
             drain(conn, worker(shelf))
 
             assert shelf.asked == ["é", "a"]
-            assert [(path, error[:13]) for path, error in left(conn)] == [
-                ("a", "a \\u2013 \\u65e"),
-                ("é", "\\xe9 \\u2013 \\"),
+            assert [(path, error[:20].split()[:2]) for path, error in left(conn)] == [
+                ("a", ["a", "\\u2260"]),
+                ("é", ["\\xe9", "\\u2260"]),
             ]
         admin.execute(f"drop database {name} with (force)")
