@@ -98,6 +98,7 @@ BROKEN = [
     (GOOD, "v_files", "files", "files: variables begin with v_"),
     (GOOD, "v_files", "c_files", "c_files: variables begin with v_"),
     (GOOD, "v_turn", "turn", "turn: variables begin with v_"),
+    (GOOD, "pg_temp\n", "pg_temp\n    set enable_seqscan = off\n", "without jit = off"),
     (GOOD, "since nobody", "\N{EM DASH} nobody", "not ASCII"),
     (GOOD, "returns bigint", "RETURNS bigint", "keyword RETURNS"),
     (GOOD, "select count", "SELECT count", "keyword SELECT"),

@@ -145,6 +145,19 @@ def keywords_in_lower_case(file: File) -> Iterator[str]:
         yield f"keyword {word} is not in lower case"
 
 
+def plans_without_scans_are_not_compiled(file: File) -> Iterator[str]:
+    # What can't do without a scan then costs 1e10: reason enough for the server to compile it, for a
+    # second each time, unless it is told not to.
+    for routine in file.all(ast.CreateFunctionStmt):
+        settings = {
+            option.arg.name: [getattr(value.val, "sval", value.val) for value in option.arg.args or ()]
+            for option in routine.options
+            if option.defname == "set"
+        }
+        if settings.get("enable_seqscan") == ["off"] and settings.get("jit") != ["off"]:
+            yield "enable_seqscan = off without jit = off"
+
+
 def any_database_can_hold_it(file: File) -> Iterator[str]:
     if not file.text.isascii():
         yield "not ASCII: a database with another encoding than UTF-8 can't hold it"
@@ -161,6 +174,7 @@ RULES: list[Rule] = [
     names_say_what_they_are,
     keywords_in_lower_case,
     any_database_can_hold_it,
+    plans_without_scans_are_not_compiled,
 ]
 
 

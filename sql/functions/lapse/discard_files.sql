@@ -10,6 +10,7 @@ create or replace function lapse.discard_files(p_ids bigint[], p_reason text)
     security definer  -- an operator needs no right on the queue itself
     set search_path = pg_catalog, pg_temp
     set enable_seqscan = off  -- a plan made while the queue is empty is kept for a full one
+    set jit = off
 as $$
 declare
     v_now   timestamptz := clock_timestamp();

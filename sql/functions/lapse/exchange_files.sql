@@ -32,9 +32,9 @@ create or replace function lapse.exchange_files(
     volatile
     security definer  -- a worker has no right on any table
     set search_path = pg_catalog, pg_temp
-    set enable_seqscan = off
     set plan_cache_mode = force_generic_plan
     set enable_seqscan = off
+    set jit = off
     set row_security = off
     set lock_timeout = '250ms'
 as $$

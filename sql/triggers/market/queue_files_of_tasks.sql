@@ -26,6 +26,7 @@ create or replace function market.queue_files_of_tasks()
     security definer  -- whoever may update a task needs no right on the queue
     set search_path = pg_catalog, pg_temp
     set enable_seqscan = off
+    set jit = off
 as $$
 declare
     v_storages text[];

@@ -20,6 +20,7 @@ create or replace function market.queue_new_files()
     security definer  -- whoever may add a file needs no right on the queue
     set search_path = pg_catalog, pg_temp
     set enable_seqscan = off
+    set jit = off
 as $$
 declare
     v_storages text[];

@@ -16,9 +16,9 @@ create or replace function lapse.cancel_files(p_storages text[], p_paths text[])
     volatile
     security definer  -- an application needs no right on the queue itself
     set search_path = pg_catalog, pg_temp
-    set enable_seqscan = off
     set plan_cache_mode = force_generic_plan
     set enable_seqscan = off
+    set jit = off
     set lock_timeout = '100ms'
 as $$
 #variable_conflict use_column

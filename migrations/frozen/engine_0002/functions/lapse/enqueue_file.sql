@@ -17,6 +17,7 @@ create or replace function lapse.enqueue_file(
     security definer  -- an application needs no right on the queue itself
     set search_path = pg_catalog, pg_temp
     set enable_seqscan = off  -- a plan made while the queue is empty is kept for a full one
+    set jit = off
 as $$
 begin
     if p_storage is null or p_path is null then

@@ -22,6 +22,7 @@ create or replace function lapse.enqueue_files(p_files lapse.file_request[])
     security definer  -- an application needs no right on the queue itself
     set search_path = pg_catalog, pg_temp
     set enable_seqscan = off
+    set jit = off
     set plan_cache_mode = force_generic_plan
 as $$
 declare

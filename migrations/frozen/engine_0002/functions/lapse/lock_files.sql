@@ -12,6 +12,7 @@ create or replace function lapse.lock_files(p_ids bigint[], p_wait boolean)
     volatile
     set search_path = pg_catalog, pg_temp
     set enable_seqscan = off
+    set jit = off
 as $$
 begin
     if p_wait then

@@ -21,6 +21,7 @@ create or replace function market.keep_ledger()
     security definer
     set search_path = pg_catalog, pg_temp
     set enable_seqscan = off
+    set jit = off
 as $$
 declare
     v_users  bigint[];

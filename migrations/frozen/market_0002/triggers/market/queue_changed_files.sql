@@ -16,6 +16,7 @@ create or replace function market.queue_changed_files()
     security definer  -- whoever may update a file's row needs no right on the queue
     set search_path = pg_catalog, pg_temp
     set enable_seqscan = off
+    set jit = off
 as $$
 declare
     v_storages text[];
