@@ -23,7 +23,7 @@ OLDEST = 15
 """The oldest major version of PostgreSQL that pglapse supports."""
 
 _SOCKET_PATH_LIMIT = 107 - len("/.s.PGSQL.5432")
-_SETTINGS = {"fsync": "off", "full_page_writes": "off", "listen_addresses": ""}
+_SETTINGS = {"fsync": "off", "full_page_writes": "off", "jit": "off", "listen_addresses": ""}
 
 
 @dataclass(frozen=True, slots=True)

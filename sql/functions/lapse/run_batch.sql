@@ -25,6 +25,7 @@ create or replace function lapse.run_batch(
     security definer  -- the step runs with the rights of the engine's owner, or its own
     set search_path = pg_catalog, pg_temp
     set row_security = off  -- a policy that hides rows makes the step fail, not see nothing
+    set jit = off  -- compiling costs more than a batch
     set timezone = 'UTC'
     set datestyle = 'ISO'
     set intervalstyle = 'postgres'
