@@ -202,3 +202,19 @@ def test_no_error_is_too_strange_for_a_database_with_another_encoding(server, te
                 ("é", ["\\xe9", "\\u2260"]),
             ]
         admin.execute(f"drop database {name} with (force)")
+
+
+def test_a_storage_that_breaks_down_fails_its_files_and_no_others(conn, caplog):
+    enqueue(conn, ["a", "b"])
+    conn.execute("select lapse.enqueue_file('private', 'c')")
+
+    def broken(path: str) -> Outcome:
+        raise ZeroDivisionError("a bug")
+
+    private = Shelf("private")
+    who = Worker("test", {"public": Shelf(answer=broken), "private": private}, lambda: False)
+    drain(conn, who)
+
+    assert private.asked == ["c"]
+    assert left(conn) == [(path, "an unexpected error: ZeroDivisionError: a bug") for path in "ab"]
+    assert "Traceback" in caplog.text

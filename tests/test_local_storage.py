@@ -1,19 +1,24 @@
 """The local storage deletes exactly what it was asked to, below its root."""
 
+import errno
 import json
 import os
 import socket
 import subprocess
 import sys
 import tempfile
+import threading
 import time
 from collections.abc import Iterator
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
+from typing import Any
 
 import pytest
 
-from pglapse.errors import SettingError
+from pglapse import parts
+from pglapse.config import LocalSettings, Settings
+from pglapse.errors import PglapseError, SettingError
 from pglapse.storage import Outcome
 from pglapse.storage.local import LocalStorage, keeping_roots, open_local
 from tests.support.install import ROOT
@@ -411,3 +416,116 @@ def test_a_worker_with_a_strange_locale_deletes_the_same_names(root, storage):
     )
 
     assert (done.stdout, done.stderr) == ("deleted\n", "")
+
+
+@pytest.mark.parametrize("code", [errno.ESTALE, errno.EIO])
+@pytest.mark.parametrize("which", ["root", "folder"])
+def test_a_folder_that_is_lost_once_it_is_open_fails_its_files_alone(
+    root, storage, monkeypatch, which, code
+):
+    put(root, "a/1", "b/2")
+    lost = (root if which == "root" else root / "a").stat().st_ino
+    fstat, before = os.fstat, open_descriptors()
+
+    def unlucky(descriptor: int) -> os.stat_result:
+        found = fstat(descriptor)
+        if found.st_ino == lost:
+            raise OSError(code, "lost")
+        return found
+
+    monkeypatch.setattr(os, "fstat", unlucky)
+    outcomes = storage.delete(["a/1", "b/2"], yes)
+    monkeypatch.undo()
+
+    assert [outcome.verdict for outcome in outcomes] == ["failed", "failed" if which == "root" else "deleted"]
+    assert (root / "a/1").exists()
+    assert open_descriptors() == before
+
+
+def test_a_folder_that_can_t_be_closed_properly_was_emptied_all_the_same(root, storage, monkeypatch):
+    put(root, "a/1")
+    close = os.close
+
+    def grudging(descriptor: int) -> None:
+        close(descriptor)
+        raise OSError(errno.EIO, "said while closing")
+
+    monkeypatch.setattr(os, "close", grudging)
+
+    assert one(storage, "a/1").verdict == "deleted"
+
+
+def test_an_error_of_our_own_fails_the_files_it_leaves_undone_and_no_other(root, storage, monkeypatch, caplog):
+    put(root, "a/1", "a/2", "a/3", "b/4")
+    unlink = os.unlink
+
+    def broken(name: bytes, **options: int) -> None:
+        if name == b"2":
+            raise ZeroDivisionError("a bug")
+        unlink(name, **options)
+
+    monkeypatch.setattr(os, "unlink", broken)
+    outcomes = storage.delete(["a/1", "a/2", "a/3", "b/4"], yes)
+
+    assert [outcome.verdict for outcome in outcomes] == ["deleted", "failed", "failed", "deleted"]
+    assert "ZeroDivisionError: a bug" in outcomes[1].error
+    assert "an unexpected error in storage public" in caplog.text
+
+
+def test_the_root_stays_open_until_every_thread_is_done_with_it(root, monkeypatch):
+    """Its number would be another folder's next, and files would go from there."""
+
+    class Exhausted(ThreadPoolExecutor):
+        """Takes one job; for the second, the machine has no thread."""
+
+        jobs = 0
+
+        def submit(self, *job: Any, **options: Any) -> Future[Any]:
+            self.jobs += 1
+            if self.jobs > 1:
+                raise RuntimeError("can't start new thread")
+            return super().submit(*job, **options)
+
+    put(root, "a/f", "b/f")
+    closed: list[str] = []
+    close = os.close
+
+    def noted(descriptor: int) -> None:
+        closed.append(os.readlink(f"/proc/self/fd/{descriptor}"))
+        close(descriptor)
+
+    def slowly() -> bool:
+        time.sleep(0.2)  # time enough for the caller to close the root, if it does not wait
+        return str(root) not in closed
+
+    with Exhausted(1) as pool:
+        storage = open_local("public", root, pool)
+        monkeypatch.setattr(os, "close", noted)
+        with pytest.raises(RuntimeError):
+            storage.delete(["a/f", "b/f"], slowly)
+
+    assert not (root / "a").exists()
+    assert closed.count(str(root)) == 1
+
+
+def test_all_threads_are_there_before_the_first_file_is_touched(root):
+    settings = Settings(Path("x"), {"public": LocalSettings("public", root)})
+    before = threading.active_count()
+
+    with parts.storages(settings, 7):
+        assert threading.active_count() == before + 7
+
+
+def test_a_machine_without_threads_to_spare_is_told_of_at_the_start(root, monkeypatch):
+    settings = Settings(Path("x"), {"public": LocalSettings("public", root)})
+    start, started = threading.Thread.start, []
+
+    def third_fails(thread: threading.Thread) -> None:
+        started.append(thread)
+        if len(started) > 2:
+            raise RuntimeError("can't start new thread")
+        start(thread)
+
+    monkeypatch.setattr(threading.Thread, "start", third_fails)
+    with pytest.raises(PglapseError, match="can't start 4 threads"), parts.storages(settings, 4):
+        pass

@@ -85,9 +85,19 @@ def delete(storages: Mapping[str, Storage], claims: Sequence[Claim], go_on: GoOn
         elif not go_on():
             results += [Result(claim, RELEASED) for claim in group]
         else:
-            outcomes = storage.delete([claim.path for claim in group], go_on)
-            results += [Result(claim, outcome) for claim, outcome in zip(group, outcomes, strict=True)]
+            results += _delete_from(storage, group, go_on)
     return results
+
+
+def _delete_from(storage: Storage, claims: Sequence[Claim], go_on: GoOn) -> list[Result]:
+    """Have a storage delete files. An error of the storage itself fails its files, and stops nothing else."""
+    try:
+        outcomes = storage.delete([claim.path for claim in claims], go_on)
+        return [Result(claim, outcome) for claim, outcome in zip(claims, outcomes, strict=True)]
+    except Exception as error:
+        log.exception("an unexpected error in storage %s", text.printable(storage.name))
+        failed = Outcome("failed", error=f"an unexpected error: {type(error).__name__}: {error}")
+        return [Result(claim, failed) for claim in claims]
 
 
 def _work(worker: Worker, claims: Sequence[Claim], began: float) -> None:

@@ -6,10 +6,12 @@ deleting it then would be a race; see docs/decisions.
 """
 
 import errno
+import logging
 import os
 import stat
 from collections.abc import Sequence
-from concurrent.futures import Executor, wait
+from concurrent.futures import Executor, Future, wait
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -17,6 +19,8 @@ from pglapse.errors import SettingError
 from pglapse.paths import BadPath, split
 from pglapse.storage import MISSING, RELEASED, GoOn, Outcome, Verdict
 from pglapse.text import printable
+
+log = logging.getLogger(__name__)
 
 Identity = tuple[int, int]
 """Device and inode: what a folder is, whatever its name."""
@@ -87,15 +91,15 @@ class LocalStorage:
                 for position, _ in group:
                     outcomes[position] = gone
             return outcomes
+        jobs: list[Future[list[tuple[int, Outcome]]]] = []
         try:
-            jobs = [
-                self.pool.submit(self._delete_in, root, folders, piece, go_on)
-                for folders, group in groups.items()
-                for piece in _pieces(group, self.threads)
-            ]
-            wait(jobs)  # all of them, before the descriptor they share is closed
+            for folders, group in groups.items():
+                for piece in _pieces(group, self.threads):
+                    jobs.append(self.pool.submit(self._delete_in, root, folders, piece, go_on))
         finally:
-            os.close(root)
+            # All of them, whatever happened: the descriptor that they share may be another folder's soon.
+            wait(jobs)
+            _close(root)
         for job in jobs:
             for position, outcome in job.result():
                 outcomes[position] = outcome
@@ -108,8 +112,15 @@ class LocalStorage:
             raise RootGone(
                 f"the root {self.root} of storage {self.name} can't be opened: {_words(error)}"
             ) from error
-        if _identity(os.fstat(root)) != self.identity:
-            os.close(root)
+        try:
+            found = _identity(os.fstat(root))
+        except OSError as error:
+            _close(root)
+            raise RootGone(
+                f"the root {self.root} of storage {self.name} can't be looked at: {_words(error)}"
+            ) from error
+        if found != self.identity:
+            _close(root)
             raise RootGone(
                 f"the root {self.root} of storage {self.name} is another folder than when the worker started "
                 "(unmounted or replaced?); restart the worker if this is meant"
@@ -121,7 +132,7 @@ class LocalStorage:
         if not any(outcome.verdict == "missing" for outcome in outcomes):
             return outcomes
         try:
-            os.close(self._open_root())
+            _close(self._open_root())
         except RootGone as error:
             return [
                 Outcome("failed", error=str(error)) if outcome.verdict == "missing" else outcome
@@ -132,21 +143,24 @@ class LocalStorage:
     def _delete_in(
         self, root: int, folders: tuple[bytes, ...], entries: Sequence[tuple[int, bytes]], go_on: GoOn
     ) -> list[tuple[int, Outcome]]:
-        """Delete files that lie in one folder."""
+        """Delete files that lie in one folder. An error of our own fails the files that it leaves undone."""
         trail: list[_Folder] = []
+        done: list[tuple[int, Outcome]] = []
         try:
             obstacle = self._descend(root, folders, trail)
             here = trail[-1].descriptor if trail else root
-            done = [
-                (position, RELEASED if not go_on() else obstacle or _unlink(here, name))
-                for position, name in entries
-            ]
+            for position, name in entries:
+                done.append((position, RELEASED if not go_on() else obstacle or _unlink(here, name)))
             if self.prune and any(outcome.verdict in ("deleted", "missing") for _, outcome in done):
                 self._climb(root, trail)
-            return done
+        except Exception as error:
+            log.exception("an unexpected error in storage %s", self.name)
+            rest = Outcome("failed", error=f"an unexpected error: {type(error).__name__}: {error}")
+            done += [(position, rest) for position, _ in entries[len(done) :]]
         finally:
             for folder in trail:
                 folder.close()
+        return done
 
     def _descend(self, root: int, folders: tuple[bytes, ...], trail: "list[_Folder]") -> Outcome | None:
         """Open one folder after the other into ``trail``; what is returned holds for all files below."""
@@ -156,7 +170,11 @@ class LocalStorage:
                 opened = os.open(name, FOLDER | os.O_NOFOLLOW, dir_fd=here)
             except OSError as error:
                 return _obstacle(error, here, name)
-            found = _identity(os.fstat(opened))
+            try:
+                found = _identity(os.fstat(opened))
+            except OSError as error:  # a network file system may lose a folder at any time
+                _close(opened)
+                return _failure(error, name)
             trail.append(_Folder(name, opened, found))
             if found[0] != self.identity[0]:
                 return Outcome(
@@ -195,7 +213,7 @@ class _Folder:
 
     def close(self) -> None:
         if self.descriptor >= 0:
-            os.close(self.descriptor)
+            _close(self.descriptor)
             self.descriptor = -1
 
 
@@ -210,13 +228,19 @@ def open_local(
     try:
         return LocalStorage(name, root, _identity(os.fstat(descriptor)), pool, threads, prune)
     finally:
-        os.close(descriptor)
+        _close(descriptor)
 
 
 def keeping_roots(storages: Sequence[LocalStorage]) -> list[LocalStorage]:
     """The same storages, none of which removes another's root when that lies below its own and is empty."""
     roots = frozenset(storage.identity for storage in storages)
     return [replace(storage, keep=roots) for storage in storages]
+
+
+def _close(descriptor: int) -> None:
+    """Close it. What a network file system has to say then changes nothing: nothing was written."""
+    with suppress(OSError):
+        os.close(descriptor)
 
 
 def _unlink(folder: int, name: bytes) -> Outcome:
