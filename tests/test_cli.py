@@ -7,6 +7,7 @@ from typing import Any
 
 import psycopg
 import pytest
+from psycopg.conninfo import make_conninfo
 from typer.testing import CliRunner
 
 from pglapse import __version__
@@ -144,7 +145,12 @@ def test_run_serves_one_policy_now(conn, dsn):
         (["queue", "retry"], 2, "which files?"),
         (["queue", "retry", "1", "--all"], 2, "which files?"),
         (["queue", "retry", "x"], 2, "valid integer"),
+        (["queue", "retry", "9223372036854775808"], 2, "less than"),
+        (["queue", "retry", "--", "-1"], 2, "greater than"),
         (["queue", "discard", "1"], 2, "--reason"),
+        (["queue", "discard", "1", "--reason", "\udcff"], 2, "not valid text"),
+        (["queue", "list", "--storage", "\udcff"], 2, "not valid text"),
+        (["run", "\udcff"], 2, "not valid text"),
         (["queue", "discard", "1", "--reason", " "], 2, "why"),
         (["nonsense"], 2, "nonsense"),
     ],
@@ -256,6 +262,29 @@ def test_a_database_that_is_away_is_one_line_and_exit_code_1():
     assert done.returncode == 1
     assert "refused" in done.stderr
     assert len(done.stderr.splitlines()) == 1
+
+
+def test_whatever_the_database_refuses_is_one_line(conn, dsn):
+    enqueue(conn, "a", dead="x")
+    read_only = make_conninfo(dsn, options="-c default_transaction_read_only=on")
+    done = pglapse(read_only, "queue", "retry", "--all")
+
+    assert done.returncode == 1
+    assert "read-only" in done.stderr
+    assert len(done.stderr.splitlines()) == 1
+
+
+@pytest.mark.parametrize("encoding", ["ascii", "latin-1", "utf-8"])
+def test_a_terminal_that_can_t_show_a_name_shows_the_rest(conn, dsn, encoding):
+    enqueue(conn, "日本😀.jpg")
+
+    listed = pglapse(dsn, "queue", "list", PYTHONIOENCODING=encoding)
+    told = pglapse(dsn, "queue", "list", "--json", PYTHONIOENCODING=encoding)
+    status = pglapse(dsn, "status", PYTHONIOENCODING=encoding)
+
+    assert (listed.returncode, told.returncode, status.returncode) == (0, 0, 0)
+    assert ".jpg" in listed.stdout
+    assert [row["path"] for row in json.loads(told.stdout)] == ["日本😀.jpg"]
 
 
 def test_a_role_that_may_only_look_can_look_and_is_told_what_it_lacks(conn, dsn):

@@ -317,6 +317,19 @@ def test_no_wait_is_told_when_there_were_as_many_files_as_asked_for(conn):
     assert exchange(conn, limit=0).wait == []
 
 
+def test_a_lease_without_end_is_not_waited_for(conn):
+    """A hand wrote it; the other rows go on."""
+    enqueue(conn, "a")
+    conn.execute("update lapse.file_cleanup_queue set leased_until = 'infinity'")
+    enqueue(conn, "b", at="clock_timestamp() + interval '10 s'")
+
+    [wait] = exchange(conn).wait
+    conn.execute("delete from lapse.file_cleanup_queue where path = 'b'")
+
+    assert 9 < wait.wait_seconds < 10
+    assert [row.wait_seconds for row in exchange(conn).wait] == [None]
+
+
 def test_a_due_row_that_somebody_has_locked_is_looked_at_again_soon(conn, dsn):
     enqueue(conn, "a")
 

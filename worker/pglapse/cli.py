@@ -1,5 +1,6 @@
 """The command line: mounts the commands and turns what they raise into one clear line and an exit code."""
 
+import io
 import sys
 from typing import Annotated
 
@@ -56,14 +57,21 @@ install.mount(app)
 
 def main() -> None:
     """Run the command line. Exit codes: 0 ok, 1 failed, 2 a setting or the usage is wrong."""
+    if isinstance(sys.stdout, io.TextIOWrapper):
+        # A name that this terminal can't show is no reason to show none.
+        sys.stdout.reconfigure(errors="backslashreplace")
     try:
         app()
     except PglapseError as error:
         _say(str(error), error.detail, error.hint)
         sys.exit(error.exit_code)
-    except psycopg.OperationalError as error:
-        _say(f"the database: {error}", None, None)
+    except psycopg.Error as error:
+        said = error.diag
+        _say(f"the database: {said.message_primary or error}", said.message_detail, said.message_hint)
         sys.exit(1)
+    except UnicodeEncodeError:
+        _say("an argument is not valid text", None, "it has bytes that are no characters in this locale")
+        sys.exit(2)
     except BrokenPipeError:
         sys.exit(1)
 

@@ -4,6 +4,8 @@ Read as JSON that the server makes, so that programs and people get the same, an
 Python can hold (infinity) are no trouble.
 """
 
+import json
+import sys
 from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
@@ -62,6 +64,12 @@ def console() -> Console:
     """Standard output: in colour on a terminal, else plain and never cut to a terminal's width."""
     plain = Console()
     return plain if plain.is_terminal else Console(width=250, no_color=True, highlight=False)
+
+
+def document(value: Any) -> str:
+    """For programs; characters that standard output can't hold are escaped as JSON does."""
+    unicode = (sys.stdout.encoding or "").lower().replace("-", "") == "utf8"
+    return json.dumps(value, ensure_ascii=not unicode, indent=2)
 
 
 def rendered(status: Status) -> RenderableType:

@@ -1,6 +1,5 @@
 """``pglapse queue``: look at queued files, try dead ones again, take some out."""
 
-import json
 from enum import StrEnum
 from typing import Annotated, Any
 
@@ -11,7 +10,7 @@ from rich.text import Text
 from pglapse import queue, schema
 from pglapse.errors import SettingError
 from pglapse.schema import Connection
-from pglapse.status import console
+from pglapse.status import console, document
 from pglapse.text import printable
 
 app = typer.Typer(
@@ -29,6 +28,8 @@ class State(StrEnum):
 
 
 COLOURS = {"dead": "bold red", "retrying": "yellow", "leased": "cyan", "due": "green"}
+
+NUMBERS = typer.Argument(help="Their numbers, from pglapse queue list.", min=1, max=2**63 - 1)
 
 Storage = Annotated[str | None, typer.Option(help="Only files of this storage.", metavar="NAME")]
 
@@ -51,7 +52,7 @@ def list_(
     with schema.opened("grant_observer") as conn:
         rows = _rows(conn, state, storage, limit)
     if as_json:
-        typer.echo(json.dumps(rows, ensure_ascii=False, indent=2))
+        typer.echo(document(rows))
         return
     if not rows:
         typer.echo(
@@ -83,7 +84,7 @@ def list_(
 
 @app.command()
 def retry(
-    ids: Annotated[list[int] | None, typer.Argument(help="Their numbers, from pglapse queue list.")] = None,
+    ids: Annotated[list[int] | None, NUMBERS] = None,
     storage: Storage = None,
     everything: Annotated[bool, typer.Option("--all", help="All dead files.")] = False,
 ) -> None:
@@ -106,7 +107,7 @@ def retry(
 
 @app.command()
 def discard(
-    ids: Annotated[list[int], typer.Argument(help="Their numbers, from pglapse queue list.")],
+    ids: Annotated[list[int], NUMBERS],
     reason: Annotated[str, typer.Option(help="Why, for the log.", metavar="TEXT")],
 ) -> None:
     """Take files out of the queue; they stay where they are.

@@ -1,7 +1,6 @@
 """``pglapse status``: policies, queue and workers."""
 
 import dataclasses
-import json
 from typing import Annotated
 
 import typer
@@ -25,6 +24,6 @@ def status(
     with schema.opened("grant_observer") as conn:
         found = look.read(conn)
     if as_json:
-        typer.echo(json.dumps(dataclasses.asdict(found), ensure_ascii=False, indent=2))
+        typer.echo(look.document(dataclasses.asdict(found)))
     else:
         look.console().print(look.rendered(found))

@@ -93,9 +93,9 @@ class LocalStorage:
             return outcomes
         jobs: list[Future[list[tuple[int, Outcome]]]] = []
         try:
-            for folders, group in groups.items():
+            for parents, group in groups.items():
                 for piece in _pieces(group, self.threads):
-                    jobs.append(self.pool.submit(self._delete_in, root, folders, piece, go_on))
+                    jobs.append(self.pool.submit(self._delete_in, root, parents, piece, go_on))
         finally:
             # All of them, whatever happened: the descriptor that they share may be another folder's soon.
             wait(jobs)
