@@ -1,5 +1,6 @@
 """The commands: what people see, what programs get, and how it fails."""
 
+import io
 import json
 import re
 import uuid
@@ -8,10 +9,12 @@ from typing import Any
 import psycopg
 import pytest
 from psycopg.conninfo import make_conninfo
+from rich.console import Console
 from typer.testing import CliRunner
 
 from pglapse import __version__
 from pglapse.cli import app
+from pglapse.status import Status, rendered
 from tests.support.running import pglapse
 
 
@@ -306,3 +309,25 @@ def test_a_role_that_may_only_look_can_look_and_is_told_what_it_lacks(conn, dsn)
     finally:
         conn.execute(f"drop owned by {role}")
         conn.execute(f"drop role {role}")
+
+
+def test_no_number_is_cut_on_a_terminal_of_80_columns():
+    queue = {
+        "pending": 10_001, "due": 10_001, "leased": 10_000, "retrying": 10_001, "dead": 10_001,
+        "oldest_due_age": 123_456.0, "files_last_day": 100_001, "bytes_last_day": 999_900_000_000,
+        "counts_are_minimum": True,
+    }  # fmt: skip
+    policy = {
+        "policy": "a_policy_with_a_long_name_indeed", "enabled": True, "schedule": "daily at 03:00 UTC",
+        "running_for": None, "next_run_in": 65_000.0, "last_status": "ok", "last_run_ago": 20_000.0,
+        "consecutive_failures": 0, "rows_last_run": 999_999, "rows_last_day": 9_999_999,
+        "backlog": "37", "oldest_due_age": 90_061.0, "blocked_rows": 1_000, "last_error": None,
+    }  # fmt: skip
+    screen = Console(width=80, file=io.StringIO())
+    screen.print(rendered(Status("x", "now", [policy], queue, [])))
+    shown = screen.file.getvalue()
+
+    assert max(map(len, shown.splitlines())) <= 80
+    assert "…" not in shown
+    for number in ("10,000", "100,001", "999.9 GB", "1 d 10 h", "999,999", "9,999,999", "1 d 1 h", "1,000"):
+        assert number in shown

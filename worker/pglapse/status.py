@@ -56,6 +56,7 @@ class Status:
 
 def read(conn: Connection) -> Status:
     """One look at all three, from one moment."""
+    conn.execute("set jit = off")  # to compile so many small queries takes longer than to answer them
     [(document,)] = conn.execute(READ)
     return Status(**document)
 
@@ -120,8 +121,8 @@ def _queue(row: Row) -> Iterator[RenderableType]:
         "#retrying",
         "#dead",
         "#oldest due",
-        "#files, last day",
-        "#freed, last day",
+        "#files/day",
+        "#freed/day",
     )
     table.add_row(
         _number(row["pending"]),
@@ -162,11 +163,18 @@ def _workers(rows: list[Row]) -> Iterator[RenderableType]:
 
 
 def _table(*headings: str) -> Table:
-    """A table without lines; a heading that starts with # stands above numbers."""
-    table = Table(box=None, pad_edge=False, padding=(0, 2), header_style="dim")
+    """A table without lines; a heading that starts with # stands above numbers.
+
+    Where the terminal is narrow, words go on in the next line; a number that is cut is another number.
+    """
+    table = Table(box=None, pad_edge=False, padding=(0, 1), header_style="dim")
     for heading in headings:
+        number = heading.startswith("#")
         table.add_column(
-            heading.removeprefix("#"), justify="right" if heading.startswith("#") else "left", no_wrap=True
+            heading.removeprefix("#"),
+            justify="right" if number else "left",
+            no_wrap=number,
+            overflow="ellipsis" if number else "fold",
         )
     return table
 
