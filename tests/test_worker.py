@@ -250,9 +250,11 @@ def test_a_batch_longer_than_its_lease_is_given_back_and_goes_on_smaller(conn, d
 
 
 def test_two_workers_share_the_queue_and_no_file_is_done_twice(conn, dsn, root, config):
-    enqueue(conn, *put(root, *(f"{number % 7}/{number}" for number in range(2000))))
+    paths = put(root, *(f"{number % 7}/{number}" for number in range(2000)))
 
     with worker(dsn, config, "--batch", "50") as one, worker(dsn, config, "--batch", "50") as two:
+        until(lambda: len(rows(conn, "select 1 from lapse.worker")) == 2)
+        enqueue(conn, *paths)
         until(lambda: empty(conn), seconds=30)
         one.process.send_signal(signal.SIGTERM)
         two.process.send_signal(signal.SIGTERM)
