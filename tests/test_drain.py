@@ -1,14 +1,16 @@
 """Draining, without a process around it: a real queue, storages that do what the test says."""
 
 import os
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field
+from typing import Any
 
 import psycopg
 import pytest
 
 from pglapse import queue
-from pglapse.drain import Worker, drain
+from pglapse.drain import MOST, Worker, drain
 from pglapse.storage import GoOn, Outcome
 from tests.support.databases import on
 from tests.support.install import alembic
@@ -218,3 +220,64 @@ def test_a_storage_that_breaks_down_fails_its_files_and_no_others(conn, caplog):
     assert private.asked == ["c"]
     assert left(conn) == [(path, "an unexpected error: ZeroDivisionError: a bug") for path in "ab"]
     assert "Traceback" in caplog.text
+
+
+def test_results_that_can_t_be_handed_in_stop_the_worker_from_taking_more(conn, monkeypatch):
+    enqueue(conn, [f"{number:03}" for number in range(100)])
+    shelf = Shelf()
+    who = worker(shelf, batch=2)
+    handed_in: list[int] = []
+    exchange = queue.exchange
+
+    def noted(*arguments: Any, **options: Any) -> queue.Exchange:
+        handed_in.append(len(arguments[2]))
+        return exchange(*arguments, **options)
+
+    monkeypatch.setattr(queue, "exchange", noted)
+    with held(conn.info.dsn):
+        drain(conn, who)
+        assert who.clogged
+        assert len(shelf.asked) == len(who.unreported) == 2 * MOST
+        assert max(handed_in) == 4
+        drain(conn, who)
+        assert len(shelf.asked) == 2 * MOST
+    while who.unreported:
+        drain(conn, who)
+
+    assert len(shelf.asked) == 100
+    assert left(conn) == []
+
+
+def test_results_that_can_t_be_handed_in_hold_up_no_others(conn):
+    enqueue(conn, [f"{number:02}" for number in range(10)])
+    shelf = Shelf()
+    who = worker(shelf, batch=1)
+
+    with held(conn.info.dsn, "path < '05'"):
+        drain(conn, who)
+        assert sorted(path for path, _ in left(conn)) == [f"{number:02}" for number in range(5)]
+        drain(conn, who)
+    for _ in range(5):
+        drain(conn, who)
+
+    assert len(shelf.asked) == 10
+    assert left(conn) == []
+
+
+@contextmanager
+def held(dsn: str, which: str = "true") -> Iterator[None]:
+    """A file source whose rows somebody has locked, for the files of a condition."""
+    with psycopg.connect(dsn, autocommit=True) as other:
+        other.execute(
+            "create function public.no(text[], text[])"
+            " returns table (storage text, path text, until timestamptz)"
+            " language sql as $$ select null, null, null::timestamptz where false $$"
+        )
+        other.execute(
+            "create function public.told(text[], text[], timestamptz[])"
+            " returns table (storage text, path text)"
+            f" language sql as $$ select s, path from unnest($1, $2) as f (s, path) where {which} $$"
+        )
+        other.execute("select lapse.register_file_source('held', 'public.no', 'public.told')")
+        yield
+        other.execute("select lapse.unregister_file_source('held')")

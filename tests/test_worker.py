@@ -363,6 +363,25 @@ def test_a_failing_file_source_is_told_and_its_files_wait(conn, dsn, root, confi
         until(lambda: empty(conn))
 
 
+def test_once_does_not_say_all_is_well_while_results_can_t_be_handed_in(conn, dsn, root, config):
+    conn.execute(
+        "create function public.no(text[], text[]) returns table (storage text, path text, until timestamptz)"
+        " language sql as $$ select null, null, null::timestamptz where false $$;"
+        "create function public.broken(text[], text[], timestamptz[])"
+        " returns table (storage text, path text) language plpgsql as $$ begin raise 'no such luck'; end $$;"
+        "select lapse.register_file_source('broken', 'public.no', 'public.broken')"
+    )
+    enqueue(conn, *put(root, *(f"d/{number}" for number in range(30))))
+
+    done = pglapse(dsn, "worker", "--once", "--batch", "1", "--config", str(config))
+
+    assert done.returncode == 1
+    assert "the results of 20 files can't be handed in, so no more were taken" in done.stderr
+    assert "no such luck" in done.stderr
+    assert len(list((root / "d").iterdir())) == 10
+    assert rows(conn, "select count(*) from lapse.file_cleanup_queue") == [(30,)]
+
+
 def test_a_queue_that_is_locked_as_a_whole_is_waited_for(conn, dsn, root, config):
     with psycopg.connect(dsn) as operator, worker(dsn, config) as running:
         until(lambda: listening(conn))

@@ -17,6 +17,7 @@ from pglapse.storage import RELEASED, GoOn, Outcome, Storage, Verdict
 log = logging.getLogger(__name__)
 
 SAFE_PART = 0.9  # of the lease: what is left is for handing in
+MOST = 20  # batches whose results could not be handed in; beyond that no more files are taken
 RESTART = 20  # requests after which the search starts from the oldest row again
 UNUSUAL: tuple[Verdict, ...] = ("missing", "failed", "refused", "released")
 ALL_MISSING = 100  # this many files, all of them missing, are worth a warning
@@ -34,12 +35,18 @@ class Worker:
     take: int = 0
     """Files to ask for next: fewer than ``batch`` while the storage is slow."""
     unreported: list[Result] = field(default_factory=list)
+    """Results to be handed in: first those that could not be so far, then new ones."""
     done: int = 0
     failed: int = 0
     freed: int = 0
 
     def __post_init__(self) -> None:
         self.take = self.take or self.batch
+
+    @property
+    def clogged(self) -> bool:
+        """Whether so many results wait to be handed in that no more files may be taken."""
+        return len(self.unreported) >= MOST * self.batch
 
 
 def drain(conn: Connection, worker: Worker, between: Callable[[], None] = lambda: None) -> float | None:
@@ -51,12 +58,11 @@ def drain(conn: Connection, worker: Worker, between: Callable[[], None] = lambda
     after = START
     for turn in range(1, 1_000_000_000):
         stopping = worker.stopping()
-        asked = 0 if stopping else worker.take
+        asked = 0 if stopping or worker.clogged else worker.take
         began = monotonic()  # before the claim: our idea of the lease ends before the server's
-        answer = queue.exchange(
-            conn, worker.id, worker.unreported, limit=asked, lease=worker.lease, after=after
-        )
-        worker.unreported = [result for result in worker.unreported if result.receipt in answer.unsettled]
+        results, later = _at_a_time(worker)
+        answer = queue.exchange(conn, worker.id, results, limit=asked, lease=worker.lease, after=after)
+        worker.unreported = later + [result for result in results if result.receipt in answer.unsettled]
         if answer.stale:
             log.info("%d results came too late: another worker took over", len(answer.stale))
         if answer.claims:
@@ -68,6 +74,18 @@ def drain(conn: Connection, worker: Worker, between: Callable[[], None] = lambda
         full = len(answer.claims) == asked
         after = _position(last) if last and full and turn % RESTART else START
     raise AssertionError("unreachable")
+
+
+def _at_a_time(worker: Worker) -> tuple[list[Result], list[Result]]:
+    """Results to hand in now, and those that wait: the newest batch, and one of those that failed before.
+
+    Rows may be locked for long, or a file source may fail: to hand in all of them each time would take
+    longer and longer.
+    """
+    count, size = len(worker.unreported), worker.batch
+    if count <= 2 * size:
+        return worker.unreported, []
+    return worker.unreported[:size] + worker.unreported[-size:], worker.unreported[size:-size]
 
 
 def delete(storages: Mapping[str, Storage], claims: Sequence[Claim], go_on: GoOn) -> list[Result]:

@@ -16,6 +16,7 @@ import psycopg
 
 from pglapse import __version__, queue, schema, text
 from pglapse.drain import Worker, drain
+from pglapse.errors import PglapseError
 from pglapse.outage import Outage
 from pglapse.queue import Connection
 from pglapse.stop import Stop, Stopping
@@ -75,8 +76,16 @@ def once(worker: Worker, mode: Mode) -> None:
             with schema.expected(conn, "grant_worker"):
                 if mode == "always":
                     tick(conn)
-                drain(conn, worker)
-                _settle(conn, worker)
+                while True:
+                    drain(conn, worker)
+                    clogged, count = worker.clogged, len(worker.unreported)
+                    if not _settle(conn, worker) and clogged:
+                        raise PglapseError(
+                            f"the results of {text.files(count)} can't be handed in, so no more were taken",
+                            hint="their rows are locked, or a file source fails: see the warnings above",
+                        )
+                    if not clogged:
+                        break
         finally:
             if not conn.broken:
                 queue.bye(conn, worker.id)
@@ -86,7 +95,7 @@ def _attend(conn: Connection, worker: Worker, stop: Stop, ticker: Ticker, outage
     """Serve one connection until it breaks or the worker is told to stop."""
     horizon = _greet(conn, worker)
     queue.listen(conn)
-    beaten, told = monotonic(), False
+    beaten, told, clogged = monotonic(), False, False
 
     def between() -> None:
         nonlocal beaten, told
@@ -99,6 +108,9 @@ def _attend(conn: Connection, worker: Worker, stop: Stop, ticker: Ticker, outage
         while True:
             wait = drain(conn, worker, between)
             outage.over()
+            if worker.clogged != clogged and not stop():
+                clogged = worker.clogged
+                _tell(worker)
             if stop():
                 break
             longest = HELD if worker.unreported else horizon
@@ -126,8 +138,22 @@ def _rest(conn: Connection, seconds: float, stop: Stop, between: Callable[[], No
             return
 
 
-def _settle(conn: Connection, worker: Worker, patience: float = 5.0) -> None:
-    """Hand in results whose rows were locked, for a while; after that the lease ends by itself."""
+def _tell(worker: Worker) -> None:
+    if worker.clogged:
+        log.warning(
+            "the results of %s can't be handed in, so no more are taken: "
+            "their rows are locked, or a file source fails",
+            text.files(len(worker.unreported)),
+        )
+    else:
+        log.info("results can be handed in again")
+
+
+def _settle(conn: Connection, worker: Worker, patience: float = 5.0) -> bool:
+    """Hand in results whose rows were locked, for a while; after that the lease ends by itself.
+
+    Returns whether all could be handed in.
+    """
     until = monotonic() + patience
     while worker.unreported and monotonic() < until:
         answer = queue.exchange(conn, worker.id, worker.unreported, limit=0, lease=worker.lease)
@@ -139,6 +165,8 @@ def _settle(conn: Connection, worker: Worker, patience: float = 5.0) -> None:
             "%d results could not be handed in: their rows are locked%s", len(worker.unreported), LATER
         )
         worker.unreported = []
+        return False
+    return True
 
 
 def _beat(conn: Connection, worker: Worker, *, ticking: bool) -> None:
