@@ -427,6 +427,16 @@ def test_a_file_that_is_needed_until_a_time_waits_until_then(conn, source):
     assert (waiting["attempts"], waiting["leased_until"], waiting["lease_token"]) == (0, None, None)
 
 
+def test_a_source_that_needs_a_file_for_a_moment_again_and_again_keeps_no_worker_busy(conn, source):
+    enqueue(conn, "a")
+    conn.execute("insert into app.ref values ('s', 'a', clock_timestamp() + interval '100 ms')")
+
+    answer = exchange(conn)
+
+    assert answer.claimed == []
+    assert 0.9 < answer.wait[0].wait_seconds < 2
+
+
 def test_the_longest_need_holds(conn, source):
     enqueue(conn, "a")
     conn.execute("insert into app.ref values ('s', 'a', now() + interval '2 days'), ('s', 'a', null)")

@@ -363,6 +363,29 @@ def test_a_failing_file_source_is_told_and_its_files_wait(conn, dsn, root, confi
         until(lambda: empty(conn))
 
 
+def test_a_result_that_stays_locked_is_asked_after_less_and_less(conn, dsn, root, config):
+    enqueue(conn, *put(root, "a"))
+    conn.execute(
+        "create table public.told (at timestamptz default clock_timestamp());"
+        "create function public.no(text[], text[]) returns table (storage text, path text, until timestamptz)"
+        " language sql as $$ select null, null, null::timestamptz where false $$;"
+        "create function public.locked(text[], text[], timestamptz[])"
+        " returns table (storage text, path text) language sql volatile as $$"
+        " insert into public.told default values; select s, p from unnest($1, $2) as f (s, p) $$;"
+        "select lapse.register_file_source('locked', 'public.no', 'public.locked')"
+    )
+
+    with worker(dsn, config) as running:
+        until(lambda: rows(conn, "select count(*) from public.told having count(*) >= 4"))
+        running.process.terminate()
+        assert running.ends() == 0
+
+    gaps = rows(conn, "select extract(epoch from at - lag(at) over (order by at)) from public.told order by at")
+    first, _, third = [gap for (gap,) in gaps[1:4]]
+    assert first < third
+    assert third > 1.9
+
+
 def test_once_does_not_say_all_is_well_while_results_can_t_be_handed_in(conn, dsn, root, config):
     conn.execute(
         "create function public.no(text[], text[]) returns table (storage text, path text, until timestamptz)"

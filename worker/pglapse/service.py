@@ -28,6 +28,7 @@ PIECE = 0.5  # longest sleep between two looks at whether to stop
 BEAT = 15.0  # seconds between two signs of life
 LATER = "; once the lease is over, another attempt finds the files gone"
 HELD = 0.5  # before results go in again whose rows were locked
+LONG_HELD = 8.0  # the same, when that was to no avail again and again
 
 
 def new_id() -> str:
@@ -95,7 +96,7 @@ def _attend(conn: Connection, worker: Worker, stop: Stop, ticker: Ticker, outage
     """Serve one connection until it breaks or the worker is told to stop."""
     horizon = _greet(conn, worker)
     queue.listen(conn)
-    beaten, told, clogged = monotonic(), False, False
+    beaten, told, clogged, held = monotonic(), False, False, HELD
 
     def between() -> None:
         nonlocal beaten, told
@@ -106,14 +107,17 @@ def _attend(conn: Connection, worker: Worker, stop: Stop, ticker: Ticker, outage
 
     with schema.expected(conn, "grant_worker"):
         while True:
+            before = len(worker.unreported)
             wait = drain(conn, worker, between)
             outage.over()
+            stuck = 0 < before <= len(worker.unreported)
+            held = min(held * 2, LONG_HELD) if stuck else HELD
             if worker.clogged != clogged and not stop():
                 clogged = worker.clogged
                 _tell(worker)
             if stop():
                 break
-            longest = HELD if worker.unreported else horizon
+            longest = held if worker.unreported else horizon
             _rest(conn, longest if wait is None else min(wait, longest), stop, between)
     _settle(conn, worker)
     queue.bye(conn, worker.id)

@@ -3,7 +3,8 @@
 -- In: rows just claimed, with their storages and paths. Out: the numbers of those taken back.
 -- Needed for good: the row leaves the queue, logged as in_use, unless the file was asked for
 -- again, then it waits for that time. Needed until a time: it waits until then, and the
--- attempt does not count. The longest answer of all sources holds; a time that has passed
+-- attempt does not count; that is a second at least, so that no source keeps a worker
+-- busy with one file. The longest answer of all sources holds; a time that has passed
 -- is no need. As in lapse.settle_files, each row is looked up, and nothing depends on statistics.
 
 create or replace function lapse.keep_files_in_use(p_ids bigint[], p_storages text[], p_paths text[])
@@ -46,7 +47,8 @@ begin
        and q.id = any (array(select n.id from unnest(v_ids, v_untils) as n (id, until) where n.until = 'infinity'));
 
     update lapse.file_cleanup_queue as q
-       set not_before   = case when n.until = 'infinity' then q.again_at else n.until end,
+       set not_before   = case when n.until = 'infinity' then q.again_at
+                             else greatest(n.until, clock_timestamp() + interval '1 s') end,
            again_at     = case when n.until = 'infinity' then null else q.again_at end,
            attempts     = case when n.until = 'infinity' then 0 else greatest(q.attempts - 1, 0) end,
            last_error   = case when n.until = 'infinity' then null else coalesce(n.error, q.last_error) end,
