@@ -1,7 +1,7 @@
 """Draining, without a process around it: a real queue, storages that do what the test says."""
 
 import os
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any
@@ -11,7 +11,7 @@ import pytest
 
 from pglapse import queue
 from pglapse.drain import MOST, Worker, drain
-from pglapse.storage import GoOn, Outcome
+from pglapse.storage import Batch, Outcome
 from tests.support.databases import on
 from tests.support.install import alembic
 
@@ -24,9 +24,14 @@ class Shelf:
     answer: Callable[[str], Outcome] = lambda path: Outcome("deleted", bytes=1)
     asked: list[str] = field(default_factory=list)
 
-    def delete(self, paths: Sequence[str], go_on: GoOn) -> list[Outcome]:
-        self.asked += paths
-        return [self.answer(path) for path in paths]
+    def check(self) -> None:
+        pass
+
+    def delete(self, batch: Batch) -> None:
+        for position, file in enumerate(batch.files):
+            if batch.begin(position):
+                self.asked.append(file.path)
+                batch.end(position, self.answer(file.path))
 
 
 def enqueue(conn: psycopg.Connection, paths: Iterable[str], due: str = "now") -> None:

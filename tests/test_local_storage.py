@@ -22,11 +22,8 @@ from pglapse.errors import PglapseError, SettingError
 from pglapse.storage import Outcome
 from pglapse.storage.local import LocalStorage, keeping_roots, open_local
 from tests.support.install import ROOT
+from tests.support.storage import delete
 from tests.support.trees import snapshot
-
-
-def yes() -> bool:
-    return True
 
 
 @pytest.fixture
@@ -58,14 +55,14 @@ def put(root: Path, *paths: str, content: bytes = b"x") -> None:
 
 
 def one(storage: LocalStorage, path: str) -> Outcome:
-    [outcome] = storage.delete([path], yes)
+    [outcome] = delete(storage, [path])
     return outcome
 
 
 def test_files_go_and_each_path_gets_its_own_outcome_in_order(root, storage):
     put(root, "a/1", "a/2", "b/c/3", "top", "stays")
 
-    outcomes = storage.delete(["a/1", "nowhere/x", "b/c/3", "../top", "top", "a/2", "a/none"], yes)
+    outcomes = delete(storage, ["a/1", "nowhere/x", "b/c/3", "../top", "top", "a/2", "a/none"])
 
     assert [outcome.verdict for outcome in outcomes] == [
         "deleted", "missing", "deleted", "refused", "deleted", "deleted", "missing",
@@ -77,7 +74,7 @@ def test_a_large_folder_is_shared_among_threads_and_every_file_goes(root, storag
     names = [f"d/{number}" for number in range(500)]
     put(root, *names, "d/stays")
 
-    outcomes = storage.delete(names, yes)
+    outcomes = delete(storage, names)
 
     assert {outcome.verdict for outcome in outcomes} == {"deleted"}
     assert [path.name for path in (root / "d").iterdir()] == ["stays"]
@@ -91,7 +88,7 @@ def test_bytes_are_what_the_disk_gives_back(root, storage):
     os.link(root / "linked", root / "other name")
     full = (root / "full").stat().st_blocks * 512
 
-    outcomes = storage.delete(["full", "sparse", "linked", "other name"], yes)
+    outcomes = delete(storage, ["full", "sparse", "linked", "other name"])
 
     assert [outcome.verdict for outcome in outcomes] == ["deleted"] * 4
     assert outcomes[0].bytes == full >= 100_000
@@ -132,7 +129,7 @@ def test_what_is_not_a_regular_file_is_refused_and_named(root, storage, tmp_path
     put(root, "file")
     before = snapshot(root)
 
-    outcomes = storage.delete(["link", "dangling", "folder", "pipe", "sock", "file/below"], yes)
+    outcomes = delete(storage, ["link", "dangling", "folder", "pipe", "sock", "file/below"])
 
     assert [(outcome.verdict, outcome.error) for outcome in outcomes] == [
         ("refused", "'link' is a symbolic link, not a regular file"),
@@ -148,7 +145,7 @@ def test_what_is_not_a_regular_file_is_refused_and_named(root, storage, tmp_path
 def test_a_name_with_a_newline_or_a_quote_is_an_ordinary_name(root, storage):
     put(root, "a\nb/c'\"d", "photo[1].jpg", "photo1.jpg", "*")
 
-    outcomes = storage.delete(["a\nb/c'\"d", "photo[1].jpg", "*"], yes)
+    outcomes = delete(storage, ["a\nb/c'\"d", "photo[1].jpg", "*"])
 
     assert {outcome.verdict for outcome in outcomes} == {"deleted"}
     assert [path.name for path in root.iterdir()] == ["photo1.jpg"]
@@ -163,7 +160,7 @@ def test_an_error_names_the_entry_on_one_line_whatever_it_is_called(root, storag
 def test_emptied_folders_go_up_to_the_root_and_others_stay(root, storage):
     put(root, "a/b/c/d/1", "a/stays", "x/y/2")
 
-    storage.delete(["a/b/c/d/1", "x/y/2"], yes)
+    delete(storage, ["a/b/c/d/1", "x/y/2"])
 
     assert sorted(path.relative_to(root).as_posix() for path in root.rglob("*")) == ["a", "a/stays"]
     assert root.is_dir()
@@ -172,7 +169,7 @@ def test_emptied_folders_go_up_to_the_root_and_others_stay(root, storage):
 def test_a_folder_left_empty_by_a_worker_that_died_goes_with_the_next_attempt(root, storage):
     (root / "a/b").mkdir(parents=True)
 
-    assert [outcome.verdict for outcome in storage.delete(["a/b/1", "a/b/c/2"], yes)] == ["missing"] * 2
+    assert [outcome.verdict for outcome in delete(storage, ["a/b/1", "a/b/c/2"])] == ["missing"] * 2
     assert list(root.iterdir()) == []
 
 
@@ -213,7 +210,7 @@ def test_a_path_deeper_than_the_kept_trail_goes_with_few_open_folders(root, stor
         counted.append(open_descriptors() - before)
         return True
 
-    [outcome] = storage.delete([f"{deep}/f"], count)
+    [outcome] = delete(storage, [f"{deep}/f"], count)
 
     assert outcome.verdict == "deleted"
     assert not (root / deep).exists()
@@ -237,14 +234,14 @@ def test_nothing_is_touched_once_the_lease_is_over(root, storage):
     put(root, *(f"d/{number}" for number in range(10)))
     allowed = iter([True] * 3)
 
-    outcomes = storage.delete([f"d/{number}" for number in range(10)], lambda: next(allowed, False))
+    outcomes = delete(storage, [f"d/{number}" for number in range(10)], lambda: next(allowed, False))
 
     assert [outcome.verdict for outcome in outcomes] == ["deleted"] * 3 + ["released"] * 7
     assert len(list((root / "d").iterdir())) == 7
 
 
 @pytest.mark.parametrize("how", ["gone", "replaced", "a file"])
-def test_a_root_that_vanishes_makes_files_fail_never_missing(root, storage, how):
+def test_a_root_that_vanishes_takes_the_storage_away_and_its_files_are_never_missing(root, storage, how):
     put(root, "1")
     root.rename(root.with_name("moved"))
     if how == "replaced":
@@ -252,14 +249,14 @@ def test_a_root_that_vanishes_makes_files_fail_never_missing(root, storage, how)
     elif how == "a file":
         root.write_text("")
 
-    outcomes = storage.delete(["1", "2", ".."], yes)
+    outcomes = delete(storage, ["1", "2", ".."])
 
-    assert [outcome.verdict for outcome in outcomes] == ["failed", "failed", "refused"]
+    assert [outcome.verdict for outcome in outcomes] == ["released", "released", "refused"]
     assert f"the root {root} of storage public" in outcomes[0].error
     assert root.with_name("moved").joinpath("1").exists()
 
 
-def test_a_root_that_vanishes_in_the_middle_of_a_batch_makes_missing_files_fail(root, storage):
+def test_a_root_that_vanishes_in_the_middle_of_a_batch_gives_missing_files_back(root, storage):
     put(root, "a/1", "a/2")
 
     def vanish() -> bool:  # asked after the root was opened, before each file
@@ -268,9 +265,9 @@ def test_a_root_that_vanishes_in_the_middle_of_a_batch_makes_missing_files_fail(
             root.rename(root.with_name("moved"))
         return True
 
-    outcomes = storage.delete(["a/1", "a/2"], vanish)
+    outcomes = delete(storage, ["a/1", "a/2"], vanish)
 
-    assert [outcome.verdict for outcome in outcomes] == ["deleted", "failed"]
+    assert [outcome.verdict for outcome in outcomes] == ["deleted", "released"]
     assert "can't be opened" in outcomes[1].error
 
 
@@ -287,6 +284,7 @@ import json, os, sys
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from pglapse.storage.local import open_local
+from tests.support.storage import delete
 
 if os.geteuid() == 0:  # nobody else is kept out by permissions
     os.setgroups([])
@@ -294,7 +292,7 @@ if os.geteuid() == 0:  # nobody else is kept out by permissions
     os.setuid(65534)
 with ThreadPoolExecutor(1) as pool:
     storage = open_local("x", Path(sys.argv[1]), pool)
-    outcomes = storage.delete(sys.argv[2:], lambda: True)
+    outcomes = delete(storage, sys.argv[2:])
 print(json.dumps([[outcome.verdict, outcome.error] for outcome in outcomes]))
 """
 
@@ -311,7 +309,7 @@ def test_a_missing_permission_fails_and_may_be_tried_again():
 
         done = subprocess.run(
             [sys.executable, "-c", UNPRIVILEGED, folder, "locked/1", "sealed/2", "free/3", "locked/none"],
-            env={"PYTHONPATH": str(ROOT / "worker")},
+            env={"PYTHONPATH": f"{ROOT / 'worker'}:{ROOT}"},
             capture_output=True,
             text=True,
             check=False,
@@ -400,16 +398,15 @@ def test_a_worker_with_a_strange_locale_deletes_the_same_names(root, storage):
     put(root, "Ünïcode/é.jpg")
     script = (
         "import sys\nfrom concurrent.futures import ThreadPoolExecutor\nfrom pathlib import Path\n"
-        "from pglapse.storage.local import open_local\n"
+        "from pglapse.storage.local import open_local\nfrom tests.support.storage import delete\n"
         "with ThreadPoolExecutor(1) as pool:\n"
-        "    [outcome] = open_local('x', Path(sys.argv[1]), pool)"
-        ".delete(['\\xdcn\\xefcode/\\xe9.jpg'], lambda: True)\n"
+        "    [outcome] = delete(open_local('x', Path(sys.argv[1]), pool), ['\\xdcn\\xefcode/\\xe9.jpg'])\n"
         "print(outcome.verdict)\n"
     )
 
     done = subprocess.run(
         [sys.executable, "-X", "utf8=0", "-c", script, str(root)],
-        env={"PYTHONPATH": str(ROOT / "worker"), "LC_ALL": "POSIX", "PYTHONCOERCECLOCALE": "0"},
+        env={"PYTHONPATH": f"{ROOT / 'worker'}:{ROOT}", "LC_ALL": "POSIX", "PYTHONCOERCECLOCALE": "0"},
         capture_output=True,
         text=True,
         check=False,
@@ -420,7 +417,9 @@ def test_a_worker_with_a_strange_locale_deletes_the_same_names(root, storage):
 
 @pytest.mark.parametrize("code", [errno.ESTALE, errno.EIO])
 @pytest.mark.parametrize("which", ["root", "folder"])
-def test_a_folder_that_is_lost_once_it_is_open_fails_its_files_alone(root, storage, monkeypatch, which, code):
+def test_a_folder_that_is_lost_once_it_is_open_stops_nothing_but_its_files(
+    root, storage, monkeypatch, which, code
+):
     put(root, "a/1", "b/2")
     lost = (root if which == "root" else root / "a").stat().st_ino
     fstat, before = os.fstat, open_descriptors()
@@ -432,10 +431,12 @@ def test_a_folder_that_is_lost_once_it_is_open_fails_its_files_alone(root, stora
         return found
 
     monkeypatch.setattr(os, "fstat", unlucky)
-    outcomes = storage.delete(["a/1", "b/2"], yes)
+    outcomes = delete(storage, ["a/1", "b/2"])
     monkeypatch.undo()
 
-    assert [outcome.verdict for outcome in outcomes] == ["failed", "failed" if which == "root" else "deleted"]
+    assert [outcome.verdict for outcome in outcomes] == (
+        ["released"] * 2 if which == "root" else ["failed", "deleted"]
+    )
     assert (root / "a/1").exists()
     assert open_descriptors() == before
 
@@ -463,7 +464,7 @@ def test_an_error_of_our_own_fails_the_files_it_leaves_undone_alone(root, storag
         unlink(name, **options)
 
     monkeypatch.setattr(os, "unlink", broken)
-    outcomes = storage.delete(["a/1", "a/2", "a/3", "b/4"], yes)
+    outcomes = delete(storage, ["a/1", "a/2", "a/3", "b/4"])
 
     assert [outcome.verdict for outcome in outcomes] == ["deleted", "failed", "failed", "deleted"]
     assert "ZeroDivisionError: a bug" in outcomes[1].error
@@ -500,7 +501,7 @@ def test_the_root_stays_open_until_every_thread_is_done_with_it(root, monkeypatc
         storage = open_local("public", root, pool)
         monkeypatch.setattr(os, "close", noted)
         with pytest.raises(RuntimeError):
-            storage.delete(["a/f", "b/f"], slowly)
+            delete(storage, ["a/f", "b/f"], slowly)
 
     assert not (root / "a").exists()
     assert closed.count(str(root)) == 1

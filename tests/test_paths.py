@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 
 from pglapse.paths import BadPath, split
 from pglapse.storage.local import LocalStorage, open_local
+from tests.support.storage import delete
 from tests.support.trees import snapshot
 
 
@@ -112,7 +113,7 @@ def test_whatever_the_paths_nothing_outside_the_root_changes(yard, paths):
     (place.root / "a" / "b" / "x").parent.mkdir(parents=True, exist_ok=True)
     before = snapshot(place.outside)
 
-    outcomes = storage.delete(paths, lambda: True)
+    outcomes = delete(storage, paths)
 
     assert snapshot(place.outside) == before
     assert place.root.is_dir()
@@ -138,7 +139,7 @@ def test_every_known_trick_is_refused_and_leaves_the_outside_alone(tmp_path):
     ]
 
     with ThreadPoolExecutor(2) as pool:
-        outcomes = place.storage(pool).delete(tricks, lambda: True)
+        outcomes = delete(place.storage(pool), tricks)
 
     assert [outcome.verdict for outcome in outcomes] == ["refused"] * len(tricks)
     assert snapshot(place.outside) == before

@@ -8,11 +8,10 @@ import logging
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from time import monotonic
 
 from pglapse import queue, text
 from pglapse.queue import START, Claim, Connection, Position, Result
-from pglapse.storage import RELEASED, GoOn, Outcome, Storage, Verdict
+from pglapse.storage import Away, Batch, File, Outcome, Storage, Verdict, clock
 
 log = logging.getLogger(__name__)
 
@@ -59,7 +58,7 @@ def drain(conn: Connection, worker: Worker, between: Callable[[], None] = lambda
     for turn in range(1, 1_000_000_000):
         stopping = worker.stopping()
         asked = 0 if stopping or worker.clogged else worker.take
-        began = monotonic()  # before the claim: our idea of the lease ends before the server's
+        began = clock()  # before the claim: our idea of the lease ends before the server's
         results, later = _at_a_time(worker)
         answer = queue.exchange(conn, worker.id, results, limit=asked, lease=worker.lease, after=after)
         worker.unreported = later + [result for result in results if result.receipt in answer.unsettled]
@@ -88,7 +87,9 @@ def _at_a_time(worker: Worker) -> tuple[list[Result], list[Result]]:
     return worker.unreported[:size] + worker.unreported[-size:], worker.unreported[size:-size]
 
 
-def delete(storages: Mapping[str, Storage], claims: Sequence[Claim], go_on: GoOn) -> list[Result]:
+def delete(
+    storages: Mapping[str, Storage], claims: Sequence[Claim], until: float, stopping: Callable[[], bool]
+) -> list[Result]:
     """Delete claimed files, storage by storage; one result for each."""
     groups: dict[str, list[Claim]] = {}
     for claim in claims:
@@ -100,35 +101,33 @@ def delete(storages: Mapping[str, Storage], claims: Sequence[Claim], go_on: GoOn
             known = ", ".join(sorted(storages))
             unknown = Outcome("refused", error=f"no storage {name!r} in the worker's configuration ({known})")
             results += [Result(claim, unknown) for claim in group]
-        elif not go_on():
-            results += [Result(claim, RELEASED) for claim in group]
         else:
-            results += _delete_from(storage, group, go_on)
+            batch = Batch([File(claim.path) for claim in group], until, stopping)
+            try:
+                storage.delete(batch)
+            except Away as error:
+                batch.give_back(Outcome("failed", error=error.reason), begun=True)
+            except Exception as error:
+                log.exception("an unexpected error in storage %s", text.printable(name))
+                batch.give_back(
+                    Outcome("failed", error=f"an unexpected error: {type(error).__name__}: {error}"),
+                    begun=True,
+                )
+            batch.give_back(begun=True)
+            results += [Result(group[position], outcome) for position, outcome in batch.collect()]
     return results
-
-
-def _delete_from(storage: Storage, claims: Sequence[Claim], go_on: GoOn) -> list[Result]:
-    """Have a storage delete files. An error of the storage itself fails its files, and stops nothing else."""
-    try:
-        outcomes = storage.delete([claim.path for claim in claims], go_on)
-        return [Result(claim, outcome) for claim, outcome in zip(claims, outcomes, strict=True)]
-    except Exception as error:
-        log.exception("an unexpected error in storage %s", text.printable(storage.name))
-        failed = Outcome("failed", error=f"an unexpected error: {type(error).__name__}: {error}")
-        return [Result(claim, failed) for claim in claims]
 
 
 def _work(worker: Worker, claims: Sequence[Claim], began: float) -> None:
     """Delete a batch, note its results to be handed in, and say so in one line."""
-    over = began + worker.lease * SAFE_PART
-    results = delete(worker.storages, claims, lambda: not worker.stopping() and monotonic() < over)
+    results = delete(worker.storages, claims, began + worker.lease * SAFE_PART, worker.stopping)
     worker.unreported += results
     counts = Counter(result.outcome.verdict for result in results)
     freed = sum(result.outcome.bytes for result in results)
     worker.done += counts["deleted"] + counts["missing"]
     worker.failed += counts["failed"] + counts["refused"]
     worker.freed += freed
-    _report(results, counts, freed, monotonic() - began)
+    _report(results, counts, freed, clock() - began)
     if counts["released"] and not worker.stopping():
         worker.take = max(1, worker.take // 2)
     else:

@@ -1,23 +1,41 @@
 """What every storage can do: delete many files, and say of each what became of it.
 
-A storage knows nothing of the database. An object store answers the same call with one bulk request.
+A storage knows nothing of the database. It gets a `Batch`, asks it before it touches a file and tells it
+what became of the file; an object store does so for all the files of one bulk request.
 """
 
+import time
+from collections import deque
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Literal, Protocol
 
-Verdict = Literal["deleted", "missing", "failed", "refused", "released"]
+Verdict = Literal["deleted", "missing", "changed", "failed", "refused", "released"]
 
-GoOn = Callable[[], bool]
-"""Asked before each file: may it still go? No, once the lease is over or the worker was told to stop."""
+
+@dataclass(frozen=True, slots=True)
+class Expected:
+    """What a file was when it was condemned; what is None is not compared."""
+
+    size: int | None = None
+    mtime_ns: int | None = None
+    etag: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class File:
+    """A file to delete. With ``expected``, only if it is still one of these."""
+
+    path: str
+    expected: tuple[Expected, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
 class Outcome:
     """What became of one file.
 
-    ``failed`` may work later, ``refused`` never will, ``released`` was not tried. ``error`` is for people.
+    ``changed``: no longer the file that was condemned, so it was left alone for good; ``failed`` may work
+    later, ``refused`` never will, ``released`` was not tried. ``error`` is for people.
     """
 
     verdict: Verdict
@@ -29,6 +47,86 @@ RELEASED = Outcome("released")
 MISSING = Outcome("missing")
 
 
+class Away(Exception):
+    """The whole storage can't be worked with at present; the text says why, for people.
+
+    ``retry_in``: seconds after which another try makes sense, where the storage said so.
+    """
+
+    def __init__(self, reason: str, retry_in: float | None = None) -> None:
+        super().__init__(reason)
+        self.reason = reason
+        self.retry_in = retry_in
+
+
+def clock() -> float:
+    """Seconds since the machine started, sleep included: a lease goes on while a laptop or a VM sleeps."""
+    return time.clock_gettime(time.CLOCK_BOOTTIME)
+
+
+class Batch:
+    """Files in the hands of a storage, and what became of them so far.
+
+    The storage begins and ends files in any order and from any thread. Its owner may meanwhile collect
+    outcomes, move the deadline, and take back what is not begun. A file is begun or given back, never both:
+    each is one removal from the same dictionary, which Python does in one step.
+    """
+
+    def __init__(
+        self, files: Sequence[File], until: float = float("inf"), stopping: Callable[[], bool] = lambda: False
+    ) -> None:
+        self.files = files
+        self.until = until
+        """When, by `clock`, no further file may be begun; the owner moves it when it renews the lease."""
+        self._stopping = stopping
+        self._waiting = dict.fromkeys(range(len(files)), True)
+        self._begun: set[int] = set()
+        self._ended: deque[tuple[int, Outcome]] = deque()
+        self.moved_at = clock()
+        """When a file was last begun or ended."""
+
+    def begin(self, position: int) -> bool:
+        """Whether this file may be touched now; if not, leave it alone and go on with the next."""
+        if clock() >= self.until or self._stopping() or not self._waiting.pop(position, False):
+            return False
+        self._begun.add(position)
+        self.moved_at = clock()
+        return True
+
+    def end(self, position: int, outcome: Outcome) -> None:
+        """Tell what became of a file that was begun; `KeyError` for any other."""
+        self._begun.remove(position)
+        self.moved_at = clock()
+        self._ended.append((position, outcome))
+
+    def give_back(self, outcome: Outcome = RELEASED, *, begun: bool = False) -> None:
+        """End all files that are not begun; with ``begun``, once the storage is done, also those that are."""
+        while self._waiting:
+            try:
+                position, _ = self._waiting.popitem()
+            except KeyError:
+                break  # the storage began the last one just now
+            self._ended.append((position, outcome))
+        if begun:
+            for position in list(self._begun):
+                self._begun.discard(position)
+                self._ended.append((position, outcome))
+
+    def collect(self) -> list[tuple[int, Outcome]]:
+        """Outcomes that came in since the last call."""
+        return [self._ended.popleft() for _ in range(len(self._ended))]
+
+    @property
+    def open(self) -> int:
+        """How many files are not ended yet."""
+        return len(self._waiting) + len(self._begun)
+
+    @property
+    def begun(self) -> frozenset[int]:
+        """The files that the storage has in hand at this moment."""
+        return frozenset(self._begun.copy())
+
+
 class Storage(Protocol):
     """A place where files are."""
 
@@ -36,5 +134,12 @@ class Storage(Protocol):
     def name(self) -> str:
         """Its name in the configuration and in the queue."""
 
-    def delete(self, paths: Sequence[str], go_on: GoOn) -> list[Outcome]:
-        """Delete files; one outcome for each path, in order. Never raises for a file."""
+    def check(self) -> None:
+        """Raise `Away` when the storage can't be worked with; cheap, and asked again after each trouble."""
+
+    def delete(self, batch: Batch) -> None:
+        """Begin and end each file of the batch. Never raises for one file.
+
+        Raises `Away` for trouble of the storage as a whole; what is not ended by then was not deleted, is
+        given back and tried again later without counting as an attempt.
+        """

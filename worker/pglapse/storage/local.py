@@ -17,13 +17,16 @@ from pathlib import Path
 
 from pglapse.errors import SettingError
 from pglapse.paths import BadPath, split
-from pglapse.storage import MISSING, RELEASED, GoOn, Outcome, Verdict
+from pglapse.storage import MISSING, Away, Batch, Outcome, Verdict
 from pglapse.text import printable
 
 log = logging.getLogger(__name__)
 
 Identity = tuple[int, int]
 """Device and inode: what a folder is, whatever its name."""
+
+_Entry = tuple[int, bytes]
+"""Position in the batch and name in the folder."""
 
 FOLDER = os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC
 TRAIL = 16  # open folders kept for the way back; emptied folders further up stay
@@ -49,10 +52,6 @@ PASSING = {
 }
 
 
-class RootGone(Exception):
-    """The root is not the folder that it was when the worker started."""
-
-
 @dataclass(frozen=True, slots=True)
 class LocalStorage:
     """A root folder, remembered as it was when the worker started."""
@@ -66,101 +65,103 @@ class LocalStorage:
     keep: frozenset[Identity] = frozenset()
     """Folders that stay even when empty: the roots of other storages."""
 
-    def delete(self, paths: Sequence[str], go_on: GoOn) -> list[Outcome]:
-        """Delete regular files; one outcome for each path, in order.
+    def check(self) -> None:
+        """Raise `Away` unless the root is the folder that it was when the worker started."""
+        _close(self._open_root())
 
-        A missing file is no failure. A root that is gone or changed makes every file fail: an unmounted
-        disk must not look like files that are already deleted.
+    def delete(self, batch: Batch) -> None:
+        """Delete regular files.
+
+        A missing file is no failure. With a root that is gone or changed the whole storage is away: an
+        unmounted disk must not look like files that are already deleted.
         """
-        outcomes: list[Outcome] = [RELEASED] * len(paths)
-        groups: dict[tuple[bytes, ...], list[tuple[int, bytes]]] = {}
-        for position, path in enumerate(paths):
+        groups: dict[tuple[bytes, ...], list[_Entry]] = {}
+        for position, file in enumerate(batch.files):
             try:
-                *folders, name = split(path)
+                *folders, name = split(file.path)
             except BadPath as error:
-                outcomes[position] = Outcome("refused", error=str(error))
+                if batch.begin(position):
+                    batch.end(position, Outcome("refused", error=str(error)))
             else:
                 groups.setdefault(tuple(folders), []).append((position, name))
         if not groups:
-            return outcomes
-        try:
-            root = self._open_root()
-        except RootGone as error:
-            gone = Outcome("failed", error=str(error))
-            for group in groups.values():
-                for position, _ in group:
-                    outcomes[position] = gone
-            return outcomes
-        jobs: list[Future[list[tuple[int, Outcome]]]] = []
+            return
+        root = self._open_root()
+        jobs: list[Future[list[int]]] = []
         try:
             for parents, group in groups.items():
                 for piece in _pieces(group, self.threads):
-                    jobs.append(self.pool.submit(self._delete_in, root, parents, piece, go_on))
+                    jobs.append(self.pool.submit(self._delete_in, root, parents, piece, batch))
         finally:
             # All of them, whatever happened: the descriptor that they share may be another folder's soon.
             wait(jobs)
             _close(root)
-        for job in jobs:
-            for position, outcome in job.result():
-                outcomes[position] = outcome
-        return self._doubted(outcomes)
+        if missing := [position for job in jobs for position in job.result()]:
+            self.check()  # files are believed to be missing only if the root is there after looking for them
+            for position in missing:
+                batch.end(position, MISSING)
 
     def _open_root(self) -> int:
         try:
             root = os.open(self.root, FOLDER)
         except OSError as error:
-            raise RootGone(
+            raise Away(
                 f"the root {self.root} of storage {self.name} can't be opened: {_words(error)}"
             ) from error
         try:
             found = _identity(os.fstat(root))
         except OSError as error:
             _close(root)
-            raise RootGone(
+            raise Away(
                 f"the root {self.root} of storage {self.name} can't be looked at: {_words(error)}"
             ) from error
         if found != self.identity:
             _close(root)
-            raise RootGone(
+            raise Away(
                 f"the root {self.root} of storage {self.name} is another folder than when the worker started "
                 "(unmounted or replaced?); restart the worker if this is meant"
             )
         return root
 
-    def _doubted(self, outcomes: list[Outcome]) -> list[Outcome]:
-        """Believe in missing files only if the root is still there after looking for them."""
-        if not any(outcome.verdict == "missing" for outcome in outcomes):
-            return outcomes
-        try:
-            _close(self._open_root())
-        except RootGone as error:
-            return [
-                Outcome("failed", error=str(error)) if outcome.verdict == "missing" else outcome
-                for outcome in outcomes
-            ]
-        return outcomes
-
     def _delete_in(
-        self, root: int, folders: tuple[bytes, ...], entries: Sequence[tuple[int, bytes]], go_on: GoOn
-    ) -> list[tuple[int, Outcome]]:
-        """Delete files that lie in one folder. An error of our own fails the files that it leaves undone."""
+        self, root: int, folders: tuple[bytes, ...], entries: Sequence[_Entry], batch: Batch
+    ) -> list[int]:
+        """Delete files that lie in one folder; return those that are missing, begun and not ended.
+
+        An error of our own fails the files that it leaves undone.
+        """
         trail: list[_Folder] = []
-        done: list[tuple[int, Outcome]] = []
+        missing: list[int] = []
+        current: int | None = None
+        gone = False
         try:
             obstacle = self._descend(root, folders, trail)
             here = trail[-1].descriptor if trail else root
             for position, name in entries:
-                done.append((position, RELEASED if not go_on() else obstacle or _unlink(here, name)))
-            if self.prune and any(outcome.verdict in ("deleted", "missing") for _, outcome in done):
+                if not batch.begin(position):
+                    continue
+                current = position
+                outcome = obstacle or _unlink(here, name)
+                current = None
+                if outcome.verdict == "missing":
+                    missing.append(position)
+                else:
+                    batch.end(position, outcome)
+                gone = gone or outcome.verdict in ("deleted", "missing")
+            if self.prune and gone:
                 self._climb(root, trail)
         except Exception as error:
             log.exception("an unexpected error in storage %s", self.name)
             rest = Outcome("failed", error=f"an unexpected error: {type(error).__name__}: {error}")
-            done += [(position, rest) for position, _ in entries[len(done) :]]
+            if current is not None:
+                batch.end(current, rest)
+            for position, _ in entries:
+                if batch.begin(position):
+                    batch.end(position, rest)
         finally:
             for folder in trail:
                 folder.close()
-        return done
+        return missing
 
     def _descend(self, root: int, folders: tuple[bytes, ...], trail: "list[_Folder]") -> Outcome | None:
         """Open one folder after the other into ``trail``; what is returned holds for all files below."""
@@ -310,6 +311,6 @@ def _identity(found: os.stat_result) -> Identity:
     return found.st_dev, found.st_ino
 
 
-def _pieces(entries: list[tuple[int, bytes]], threads: int) -> list[list[tuple[int, bytes]]]:
+def _pieces(entries: list[_Entry], threads: int) -> list[list[_Entry]]:
     step = max(PIECE, -(-len(entries) // threads))
     return [entries[start : start + step] for start in range(0, len(entries), step)]
