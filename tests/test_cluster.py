@@ -71,6 +71,50 @@ def test_a_folder_too_deep_for_a_socket_is_no_obstacle(bindir: Path, folder: Pat
     shutil.rmtree(folder.with_name(folder.name + "x" * 100))
 
 
+def test_a_ctrl_c_reaches_no_program_that_is_run_here(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Each program notes the process group that it runs in: a terminal's Ctrl-C goes to the whole of ours."""
+    folder.mkdir(mode=0o755)
+    notes = folder / "notes"
+    notes.touch(0o666)
+    notes.chmod(0o666)
+    bindir = folder / "bin"
+    bindir.mkdir()
+    programs = {"postgres": "echo 15", "initdb": f"mkdir -p {folder}/own/data", "pg_ctl": "", "test": ""}
+    for name, act in programs.items():
+        script = f"#!/bin/sh\nread -r _ _ _ _ group _ </proc/$$/stat; echo {name} $group >>{notes}\n{act}\n"
+        (bindir / name).write_text(script)
+        (bindir / name).chmod(0o755)
+    monkeypatch.setenv("PATH", f"{bindir}:{os.environ['PATH']}")
+
+    assert cluster.major(bindir) == 15
+    made = cluster.create(bindir, folder / "own")
+    cluster.start(made)
+    (folder / "own" / "data" / "postmaster.pid").touch()
+    cluster.stop(made)
+
+    noted = [line.split() for line in notes.read_text().splitlines()]
+    expected = {"postgres", "initdb", "pg_ctl"} | ({"test"} if os.geteuid() == 0 else set())
+    assert {name for name, _ in noted} == expected
+    assert str(os.getpgrp()) not in {group for _, group in noted}
+
+
+def test_a_cluster_that_could_not_be_made_leaves_no_folder_for_its_socket(
+    folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    made: list[str] = []
+    mkdtemp = tempfile.mkdtemp
+    monkeypatch.setattr(tempfile, "mkdtemp", lambda **options: made.append(mkdtemp(**options)) or made[-1])
+    folder.mkdir(mode=0o755)
+    (folder / "initdb").write_text("#!/bin/sh\ntest $1 = --version || { echo no such luck; exit 1; }\n")
+    (folder / "initdb").chmod(0o755)
+
+    with pytest.raises(RuntimeError, match="no such luck"):
+        cluster.create(folder, folder / ("x" * 100))
+
+    assert len(made) == 1
+    assert not Path(made[0]).exists()
+
+
 def test_a_server_that_does_not_start_says_why(bindir: Path, folder: Path) -> None:
     settings = {"shared_preload_libraries": "no_such_library"}
 

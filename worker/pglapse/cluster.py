@@ -105,6 +105,15 @@ def create(bindir: Path, folder: Path, settings: Mapping[str, str] | None = None
     socket = folder
     if len(str(folder)) > _SOCKET_PATH_LIMIT:
         socket = Path(tempfile.mkdtemp(prefix="pglapse-", dir="/tmp"))  # short on purpose
+    try:
+        return _made(bindir, folder, socket, user, settings or {})
+    except BaseException:
+        if socket != folder:
+            shutil.rmtree(socket, ignore_errors=True)
+        raise
+
+
+def _made(bindir: Path, folder: Path, socket: Path, user: str | None, settings: Mapping[str, str]) -> Cluster:
     for own in {folder, socket}:
         _give(own, user)
     cluster = Cluster(_reachable(bindir, folder, user), folder, socket, user)
@@ -112,9 +121,7 @@ def create(bindir: Path, folder: Path, settings: Mapping[str, str] | None = None
     _run(cluster, "initdb", f"--pgdata={folder / 'data'}", *options)
     conf = folder / "data" / "postgresql.conf"
     with conf.open("a", encoding="utf-8") as file:
-        file.writelines(
-            f"{name} = '{_quoted(value)}'\n" for name, value in _all(socket, settings or {}).items()
-        )
+        file.writelines(f"{name} = '{_quoted(value)}'\n" for name, value in _all(socket, settings).items())
     return cluster
 
 
@@ -238,6 +245,7 @@ def _output(*command: str, user: str | None = None) -> str:
         env=_environment(),
         capture_output=True,
         text=True,
+        start_new_session=True,  # see _run
         check=True,
         timeout=60,
     )
@@ -258,7 +266,9 @@ def _run(cluster: Cluster, program: str, *arguments: str) -> None:
             stdin=subprocess.DEVNULL,
             stdout=output,
             stderr=subprocess.STDOUT,
-            start_new_session=True,  # Ctrl-C in the terminal is ours to answer, not the server's
+            # Ctrl-C in the terminal reaches the whole process group. It is ours to answer: a child that died
+            # of it would look like one that failed, and a server would stop while it is still needed.
+            start_new_session=True,
             check=False,
         )
         if done.returncode:

@@ -21,7 +21,8 @@ class Interrupts:
     """Raises `Interrupted` once, and only inside `allowed` and outside `held`.
 
     What comes at another time waits for the next `allowed` part; what comes after the first is ignored, so
-    that an impatient second Ctrl-C can't break off the clean-up that the first one began.
+    that an impatient second Ctrl-C can't break off the clean-up that the first one began. Whatever fails
+    after somebody asked counts as the interruption: it may have reached what we were waiting for as well.
     """
 
     def __init__(self) -> None:
@@ -55,6 +56,9 @@ class Interrupts:
         try:
             self._raise_if_asked()
             yield
+        except Exception as error:
+            self._raise_if_asked(error)
+            raise
         finally:
             self._open = False
 
@@ -68,6 +72,6 @@ class Interrupts:
             self._open = True
         self._raise_if_asked()
 
-    def _raise_if_asked(self) -> None:
+    def _raise_if_asked(self, reason: Exception | None = None) -> None:
         if self._asked is not None:
-            raise Interrupted(self._asked)
+            raise Interrupted(self._asked) from reason
