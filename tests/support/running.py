@@ -20,7 +20,7 @@ import os, sys, time
 seconds = float(sys.argv.pop(1))
 unlink = os.unlink
 def slow(*arguments, **options):
-    os.write(2, b"deleting slowly\n")
+    os.write(2, b"deleting slowly\\n")
     time.sleep(seconds)
     unlink(*arguments, **options)
 os.unlink = slow
