@@ -9,13 +9,15 @@ import psycopg
 import pytest
 
 from tests.support.install import ROOT
+from tests.support.roles import OBSERVER, acting
 
 
 def health(dsn: str, **environment: str) -> subprocess.CompletedProcess[str]:
-    """The check in a process of its own, as a container runs it."""
+    """The check in a process of its own, as a container runs it, with an observer's rights."""
+    path = str(ROOT / "worker")
     return subprocess.run(
         [sys.executable, "-m", "pglapse.health"],
-        env={**os.environ, "DATABASE_URL": dsn, "PYTHONPATH": str(ROOT / "worker"), **environment},
+        env={**os.environ, "DATABASE_URL": acting(dsn, OBSERVER), "PYTHONPATH": path, **environment},
         capture_output=True,
         text=True,
         check=False,

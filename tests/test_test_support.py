@@ -10,8 +10,9 @@ import psycopg
 import pytest
 from psycopg import sql
 
-from tests.support import databases
+from tests.support import databases, roles
 from tests.support.install import ROOT
+from tests.support.names import PREFIX
 
 SKIPPED = """
 import pytest
@@ -74,13 +75,16 @@ def test_a_skipped_test_of_pg_cron_fails_where_it_is_required(
     assert "server: PostgreSQL" in done.stdout
 
 
-def test_databases_of_dead_sessions_go_and_those_of_living_ones_stay(server: str) -> None:
+def test_databases_and_roles_of_dead_sessions_go_and_those_of_living_ones_stay(server: str) -> None:
     dead, living = (f"{secrets.randbits(31):08x}" for _ in range(2))
-    names = [f"{databases.PREFIX}_{number}_left" for number in (dead, living)]
+    names = [f"{PREFIX}_{number}_left" for number in (dead, living)]
+    made = [roles.name(roles.WORKER, number) for number in (dead, living)]
     with psycopg.connect(server, autocommit=True) as admin, psycopg.connect(server, autocommit=True) as other:
         other.execute("select pg_advisory_lock(%s, %s)", [databases.SPACE, int(living, 16)])
         for name in names:
             admin.execute(sql.SQL("create database {}").format(sql.Identifier(name)))
+        for role in made:
+            admin.execute(sql.SQL("create role {}").format(sql.Identifier(role)))
         try:
             databases.sweep(admin)
 
@@ -88,5 +92,16 @@ def test_databases_of_dead_sessions_go_and_those_of_living_ones_stay(server: str
                 "select datname from pg_database where datname = any (%s)", [names]
             ).fetchall()
             assert rows == [(names[1],)]
+            rows = admin.execute("select rolname from pg_roles where rolname = any (%s)", [made]).fetchall()
+            assert rows == [(made[1],)]
         finally:
             databases.drop(admin, living)
+
+
+@pytest.mark.parametrize("kind", [roles.WORKER, roles.OBSERVER])
+def test_a_process_of_ours_acts_as_a_role_that_can_not_touch_a_table(dsn: str, kind: str) -> None:
+    with psycopg.connect(roles.acting(dsn, kind), autocommit=True) as acting:
+        acting.execute("select lapse.api_version()")
+
+        with pytest.raises(psycopg.errors.InsufficientPrivilege):
+            acting.execute("select from lapse.file_cleanup_queue")

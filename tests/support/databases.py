@@ -1,11 +1,10 @@
 """Databases of a test session, told apart from those of sessions beside it and swept up after dead ones.
 
 A name carries its session's number: ``pglapse_test_SESSION_…``. A living session holds the advisory lock
-keyed by that number; databases whose lock is free belong to a session that is gone.
+keyed by that number; databases and roles whose lock is free belong to a session that is gone.
 """
 
 import os
-import re
 import secrets
 import time
 from collections.abc import Iterator
@@ -14,17 +13,12 @@ from contextlib import contextmanager
 import psycopg
 from psycopg import sql
 
+from tests.support import roles
 from tests.support.install import alembic
+from tests.support.names import PREFIX, SESSION, session
 
-PREFIX = "pglapse_test"
-SESSION = "PGLAPSE_TEST_SESSION"
 SPACE = 1_886_809_203  # the first key of our advisory locks, so that they are nobody else's
 CRON = 0
-
-
-def session() -> int:
-    """This session's number: the same in all processes of a parallel run."""
-    return int(os.environ[SESSION], 16)
 
 
 @contextmanager
@@ -35,6 +29,7 @@ def opened(server: str) -> Iterator[None]:
         with psycopg.connect(server, autocommit=True) as admin:
             admin.execute("select pg_advisory_lock(%s, %s)", [SPACE, session()])
             sweep(admin)
+            roles.create(admin)
             yield
             drop(admin, os.environ[SESSION])
     finally:
@@ -42,9 +37,14 @@ def opened(server: str) -> Iterator[None]:
 
 
 def sweep(admin: psycopg.Connection) -> None:
-    """Drop the databases of sessions that are gone."""
-    rows = admin.execute("select datname from pg_database where datname ~ %s", [f"^{PREFIX}_[0-9a-f]{{8}}_"])
-    for number in {re.split("_", name)[2] for (name,) in rows}:
+    """Drop the databases and roles of sessions that are gone."""
+    rows = admin.execute(
+        "select substring(name from %(ours)s)"
+        "  from (select datname from pg_database union all select rolname from pg_roles) as n (name)"
+        " where name ~ %(ours)s",
+        {"ours": f"^{PREFIX}_([0-9a-f]{{8}})_"},
+    )
+    for number in {number for (number,) in rows}:
         key = [SPACE, int(number, 16)]
         (gone,) = admin.execute("select pg_try_advisory_lock(%s, %s)", key).fetchone() or (False,)
         if number != os.environ[SESSION] and gone:
@@ -54,12 +54,13 @@ def sweep(admin: psycopg.Connection) -> None:
 
 
 def drop(admin: psycopg.Connection, number: str) -> None:
-    """Drop every database of one session."""
+    """Drop every database of one session, then its roles."""
     rows = admin.execute(
         "select datname from pg_database where starts_with(datname, %s)", [f"{PREFIX}_{number}_"]
     )
     for (name,) in rows.fetchall():
         admin.execute(sql.SQL("drop database if exists {} with (force)").format(sql.Identifier(name)))
+    roles.drop(admin, number)
 
 
 @contextmanager
@@ -87,6 +88,8 @@ def installed(server: str) -> str:
         admin.execute(sql.SQL("drop database if exists {} with (force)").format(sql.Identifier(draft)))
         admin.execute(sql.SQL("create database {} template template0").format(sql.Identifier(draft)))
         alembic(on(server, draft), "upgrade", "heads")
+        with psycopg.connect(on(server, draft)) as made:
+            roles.grant(made)
         admin.execute(
             sql.SQL("alter database {} rename to {}").format(sql.Identifier(draft), sql.Identifier(name))
         )

@@ -1,4 +1,7 @@
-"""The worker and the commands as processes of their own, and a door in front of the database."""
+"""The worker and the commands as processes of their own, and a door in front of the database.
+
+Each works with a role that may do no more than it needs: see tests/support/roles.py.
+"""
 
 import os
 import selectors
@@ -14,6 +17,7 @@ from psycopg.conninfo import conninfo_to_dict, make_conninfo
 
 from tests.support.install import ROOT
 from tests.support.poll import until
+from tests.support.roles import OBSERVER, OWNER, WORKER, acting
 
 SLOW_DISK = """
 import os, sys, time
@@ -29,6 +33,10 @@ main()
 """
 
 
+ROLES = {"worker": WORKER, "run": WORKER, "status": OBSERVER, "queue list": OBSERVER}
+"""Who runs a command; the others change what is the owner's."""
+
+
 def environment(dsn: str, **more: str) -> dict[str, str]:
     kept = {key: value for key, value in os.environ.items() if not key.startswith(("PG", "DATABASE_URL"))}
     return {**kept, "DATABASE_URL": dsn, "PYTHONPATH": str(ROOT / "worker"), **more}
@@ -37,10 +45,11 @@ def environment(dsn: str, **more: str) -> dict[str, str]:
 def pglapse(
     dsn: str, *arguments: str, cwd: Path | None = None, **more: str
 ) -> subprocess.CompletedProcess[str]:
-    """Run one command to its end."""
+    """Run one command to its end, as the role that it is for."""
+    command = " ".join(arguments[: 2 if arguments[:1] == ("queue",) else 1])
     return subprocess.run(
         [sys.executable, "-m", "pglapse", *arguments],
-        env=environment(dsn, **more),
+        env=environment(acting(dsn, ROLES.get(command, OWNER)), **more),
         cwd=cwd,
         capture_output=True,
         text=True,
@@ -80,13 +89,16 @@ class Running:
 def worker(
     dsn: str, config: Path, *options: str, slow_disk: float = 0, tick: str = "never"
 ) -> Iterator[Running]:
-    """A worker that runs until the end of the block; ``slow_disk``: seconds that each deletion takes."""
+    """A worker, with a worker's rights and no other, that runs until the end of the block.
+
+    ``slow_disk``: seconds that each deletion takes.
+    """
     program = ["-c", SLOW_DISK, str(slow_disk)] if slow_disk else ["-m", "pglapse"]
     output = config.parent / f"worker-{os.urandom(4).hex()}.log"
     with output.open("wb") as file:
         process = subprocess.Popen(
             [sys.executable, *program, "worker", "--config", str(config), "--tick", tick, *options],
-            env=environment(dsn),
+            env=environment(acting(dsn, WORKER)),
             stdout=file,
             stderr=subprocess.STDOUT,
         )
