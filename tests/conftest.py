@@ -104,6 +104,13 @@ def dsn(server: str, template: str) -> Iterator[str]:
 
 
 @pytest.fixture
+def untouched(server: str, template: str) -> Iterator[str]:
+    """A database of the test's own, as the installation left it: nobody has any right; dropped."""
+    with databases.database(server, databases.untouched(template)) as own:
+        yield own
+
+
+@pytest.fixture
 def empty(server: str) -> Iterator[str]:
     """A database of the test's own with nothing in it; dropped afterwards."""
     with databases.database(server) as own:

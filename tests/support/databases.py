@@ -77,7 +77,10 @@ def database(server: str, template: str | None = None) -> Iterator[str]:
 
 
 def installed(server: str) -> str:
-    """The name of a database in which everything is installed, made by whichever process comes first."""
+    """The name of a database in which everything is installed, made by whichever process comes first.
+
+    `roles` have their rights in it; beside it stands one in which nobody has any: `untouched`.
+    """
     name = f"{PREFIX}_{os.environ[SESSION]}_template"
     with psycopg.connect(server, autocommit=True) as admin:
         # Another key than the session's own: processes of one session take turns.
@@ -88,12 +91,23 @@ def installed(server: str) -> str:
         admin.execute(sql.SQL("drop database if exists {} with (force)").format(sql.Identifier(draft)))
         admin.execute(sql.SQL("create database {} template template0").format(sql.Identifier(draft)))
         alembic(on(server, draft), "upgrade", "heads")
+        admin.execute(sql.SQL("drop database if exists {}").format(sql.Identifier(untouched(name))))
+        admin.execute(
+            sql.SQL("create database {} template {}").format(
+                sql.Identifier(untouched(name)), sql.Identifier(draft)
+            )
+        )
         with psycopg.connect(on(server, draft)) as made:
             roles.grant(made)
         admin.execute(
             sql.SQL("alter database {} rename to {}").format(sql.Identifier(draft), sql.Identifier(name))
         )
     return name
+
+
+def untouched(template: str) -> str:
+    """The name of the database beside ``template`` that is as the installation left it."""
+    return f"{template}_untouched"
 
 
 @contextmanager
