@@ -36,7 +36,7 @@ def test_a_request_is_queued_as_it_was_made(conn):
 def test_a_request_without_a_time_is_due_now(conn):
     conn.execute("select lapse.enqueue_file('s', 'a', null)")
     conn.execute(
-        "select lapse.enqueue_files(array[row('s', 'b', null, null, null, null)::lapse.file_request])"
+        "select lapse.enqueue_files(array[row('s', 'b', null, null, null, null, null)::lapse.file_request])"
     )
 
     assert exchange(conn).paths == ["a", "b"]
@@ -70,8 +70,8 @@ def test_the_request_that_comes_due_first_says_why(conn):
 
 def test_a_path_twice_in_one_statement_is_one_row_with_the_earlier_time(conn):
     (count,) = conn.execute(
-        "select lapse.enqueue_files(array[row('s', 'a', 'infinity', 'x', null, null),"
-        "  row('s', 'a', now(), 'y', null, null), row('s', 'b', null, null, null, null)"
+        "select lapse.enqueue_files(array[row('s', 'a', 'infinity', 'x', null, null, null),"
+        "  row('s', 'a', now(), 'y', null, null, null), row('s', 'b', null, null, null, null, null)"
         "]::lapse.file_request[])"
     ).fetchone()
 
@@ -168,8 +168,8 @@ def test_a_file_without_storage_or_path_is_refused(conn):
 def test_one_bad_request_of_many_is_named_and_nothing_is_queued(conn):
     with pytest.raises(psycopg.Error, match="file request 2 ") as caught:
         conn.execute(
-            "select lapse.enqueue_files(array[row('s', 'a', null, null, null, null),"
-            " row('s', null, null, null, null, null)]::lapse.file_request[])"
+            "select lapse.enqueue_files(array[row('s', 'a', null, null, null, null, null),"
+            " row('s', null, null, null, null, null, null)]::lapse.file_request[])"
         )
 
     assert caught.value.sqlstate == "LP001"

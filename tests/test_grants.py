@@ -18,7 +18,7 @@ MAY_CALL = {
     "grant_application": {"enqueue_file", "enqueue_files", "cancel_file", "cancel_files", "path_digest"},
     "grant_runner": RUNNER,
     "grant_worker": RUNNER
-    | {"api_version", "worker_hello", "worker_beat", "worker_bye", "exchange_files"}
+    | {"api_version", "worker_hello", "worker_beat", "worker_bye", "exchange_files", "renew_files"}
     | {"tick_wanted", "tick_acquire", "tick_release"},
     "grant_observer": {"api_version", "backlog", "schedule_text"},
 }
@@ -154,14 +154,18 @@ def test_a_worker_does_its_job(conn, login):
     worker = login("grant_worker")
 
     worker.execute("listen file_cleanup_queue")
-    worker.execute("select lapse.worker_hello('w', 'host', 1, '1')")
+    worker.execute("select lapse.worker_hello('w', 'host', 1, '1', '{s}')")
     claims = exchange(worker, worker="w").claimed
+    renewed = worker.execute(
+        "select * from lapse.renew_files('w', %s, %s, '60 s')",
+        [[claim.id for claim in claims], [claim.token for claim in claims]],
+    ).fetchall()
     hand_in(worker, *(result(claim) for claim in claims), worker="w")
-    worker.execute("select lapse.worker_beat('w', 2, 0, 10, false), lapse.tick_wanted('auto')")
+    worker.execute("select lapse.worker_beat('w', 2, 0, 10, false, '{}'), lapse.tick_wanted('auto')")
     worker.execute("call lapse.run_due('worker')")
     worker.execute("select lapse.worker_bye('w')")
 
-    assert len(claims) == 2
+    assert (len(claims), renewed) == (2, [])
     assert row(conn, "a") == row(conn, "b") == {}
 
 
@@ -170,7 +174,7 @@ def test_an_application_does_its_job(conn, login):
 
     application.execute("select lapse.enqueue_file('s', 'a')")
     application.execute(
-        "select lapse.enqueue_files(array[row('s', 'b', null, null, null, null)::lapse.file_request])"
+        "select lapse.enqueue_files(array[row('s', 'b', null, null, null, null, null)::lapse.file_request])"
     )
     application.execute("insert into lapse.file_cleanup_queue (storage, path, reason) values ('s', 'c', 'x')")
     application.execute("select lapse.cancel_file('s', 'a'), lapse.cancel_files('{s}', '{b}')")
@@ -210,7 +214,7 @@ def test_an_observer_does_its_job(conn, login):
     conn.execute("select lapse.worker_hello('w', 'host', 1, '1')")
     observer = login("grant_observer")
 
-    for view in ("policy_status", "queue_status", "queue_detail", "worker_status"):
+    for view in ("policy_status", "queue_status", "queue_by_storage", "queue_detail", "worker_status"):
         assert observer.execute(f"select * from lapse.{view}").fetchall()
     assert denied(observer, "select lapse.retry_files()")
 

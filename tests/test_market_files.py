@@ -477,7 +477,7 @@ def test_a_deleted_file_is_marked_on_every_row_that_names_it(conn: psycopg.Conne
     claims = claim(conn)
     results = [{"id": claims["a"][0], "token": claims["a"][1], "outcome": "deleted", "bytes": 1}]
 
-    conn.execute("select * from lapse.exchange_files('w', %s, 0)", [Jsonb(results)])
+    conn.execute("select * from lapse.exchange_files('w', %s, '{}')", [Jsonb(results)])
 
     assert column(conn, "select path from market.task_files where removed_at is not null") == ["a", "a"]
     assert set(queue(conn)) == {"public:b"}
@@ -505,7 +505,9 @@ def hand_in(conn: psycopg.Connection, claims: dict[str, tuple[int, int]], path: 
     """Report a file as deleted."""
     number, token = claims[path]
     results = [{"id": number, "token": token, "outcome": "deleted", "bytes": 1}]
-    assert conn.execute("select * from lapse.exchange_files('w', %s, 0)", [Jsonb(results)]).fetchall() == []
+    assert (
+        conn.execute("select * from lapse.exchange_files('w', %s, '{}')", [Jsonb(results)]).fetchall() == []
+    )
 
 
 NAMED_AGAIN = {

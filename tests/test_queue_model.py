@@ -2,6 +2,7 @@
 
 from dataclasses import dataclass, replace
 from itertools import count
+from typing import Any
 
 from hypothesis import HealthCheck, settings
 from hypothesis import strategies as st
@@ -19,7 +20,8 @@ PATHS = st.sampled_from(["a", "b", "c"])
 NOW, LATER = 0, 1
 WHEN = st.sampled_from([NOW, LATER])
 AT = {NOW: "now()", LATER: "now() + interval '5 days'"}
-MAX_ATTEMPTS = 2
+MAX_ATTEMPTS = 3
+MAX_LOST = 2
 
 
 @dataclass(frozen=True)
@@ -28,6 +30,8 @@ class Row:
 
     due: int
     attempts: int = 0
+    lost: int = 0
+    size: int | None = None
     token: int | None = None
     leased: bool = False
     again: int | None = None
@@ -38,6 +42,13 @@ class Row:
         """What a request made while a worker held it turns into."""
         assert self.again is not None
         return Row(due=self.again)
+
+    @property
+    def spent(self) -> bool:
+        """Whether no further attempt is due to it. What was lost in company has used up nothing."""
+        if self.token is None or self.size == 1:
+            return self.attempts >= MAX_ATTEMPTS or (self.token is not None and self.lost + 1 >= MAX_LOST)
+        return False
 
 
 class Queue(RuleBasedStateMachine):
@@ -94,7 +105,7 @@ class Queue(RuleBasedStateMachine):
 
         answer = exchange(self.conn, worker=f"w{next(self.workers)}")
 
-        expected = set()
+        free, lost = set(), set()
         for path, row in list(self.rows.items()):
             if row.dead or row.due == LATER or row.leased:
                 continue
@@ -102,25 +113,48 @@ class Queue(RuleBasedStateMachine):
                 self.stale.append((numbers[path], row.token))
             if row.cancelled and row.again is None:
                 self.drop(path, "cancelled")
-            elif row.cancelled or (row.attempts >= MAX_ATTEMPTS and row.again is not None):
+            elif row.cancelled or (row.spent and row.again is not None):
                 self.rows[path] = row.anew()
-            elif row.attempts >= MAX_ATTEMPTS:
-                self.rows[path] = Row(due=row.due, attempts=row.attempts, dead=True)
+            elif row.spent:
+                self.rows[path] = Row(due=row.due, attempts=row.attempts, lost=row.lost, dead=True)
+            elif row.token is None:
+                free.add(path)
             else:
-                expected.add(path)
-        assert set(answer.paths) == expected
+                lost.add(path)
+        if lost:
+            self.taken_alone(lost, answer.claimed)
+        else:
+            assert set(answer.paths) == free
+            assert not any(claim.alone for claim in answer.claimed)
         for claim in answer.claimed:
             row = self.rows[claim.path]
             self.rows[claim.path] = replace(
                 row,
-                attempts=row.attempts + 1,
+                attempts=row.attempts + (row.token is None or row.size == 1),
+                lost=row.lost + (row.token is not None and row.size == 1),
+                size=len(answer.claimed),
                 token=claim.token,
                 leased=True,
                 again=None if row.again == NOW else row.again,
             )
 
+    def taken_alone(self, lost: set[str], claimed: list[Any]) -> None:
+        """Of one lost batch, and at most half of it, for a worker that does nothing else."""
+        rows = [self.rows[claim.path] for claim in claimed]
+        tokens = {row.token for row in rows}
+        assert all(claim.alone for claim in claimed)
+        assert len(tokens) == 1
+        together = [path for path in lost if self.rows[path].token in tokens]
+        assert len(claimed) == min(len(together), max(1, (rows[0].size or 0) // 2))
+        assert {claim.path for claim in claimed} <= lost
+        for path in lost - {claim.path for claim in claimed}:
+            self.stale.remove((self.number(path), self.rows[path].token or 0))
+
     @precondition(lambda self: any(row.token is not None for row in self.rows.values()))
-    @rule(data=st.data(), outcome=st.sampled_from(["deleted", "missing", "failed", "refused", "released"]))
+    @rule(
+        data=st.data(),
+        outcome=st.sampled_from(["deleted", "missing", "changed", "failed", "refused", "released"]),
+    )
     def finish(self, data: st.DataObject, outcome: str) -> None:
         path = data.draw(
             st.sampled_from(sorted(path for path, row in self.rows.items() if row.token is not None))
@@ -133,8 +167,8 @@ class Queue(RuleBasedStateMachine):
 
         assert answer.stale == answer.unsettled == []
         self.stale.append((number, row.token))
-        free = replace(row, token=None, leased=False, cancelled=False)
-        if outcome in ("deleted", "missing"):
+        free = replace(row, token=None, leased=False, cancelled=False, size=None, lost=0)
+        if outcome in ("deleted", "missing", "changed"):
             self.drop(path, outcome)
             if row.again is not None:
                 self.rows[path] = row.anew()
@@ -143,7 +177,7 @@ class Queue(RuleBasedStateMachine):
         elif row.cancelled:
             self.rows[path] = row.anew()
         elif outcome == "released":
-            self.rows[path] = replace(free, attempts=row.attempts - 1)
+            self.rows[path] = replace(free, attempts=row.attempts - 1, lost=row.lost)
         elif outcome == "refused" or (row.attempts >= MAX_ATTEMPTS and row.again is None):
             self.rows[path] = replace(free, again=None, dead=True)
         else:
@@ -209,7 +243,8 @@ class Queue(RuleBasedStateMachine):
     @invariant()
     def agree(self) -> None:
         rows = self.conn.execute("""
-            select q.path, (q.not_before > clock_timestamp())::integer, q.attempts, q.lease_token,
+            select q.path, (q.not_before > clock_timestamp())::integer, q.attempts, q.lost,
+                   q.lease_size, q.lease_token,
                    coalesce(q.leased_until > clock_timestamp(), false),
                    (q.again_at > clock_timestamp())::integer,
                    q.cancelled_at is not null, q.dead_at is not null
@@ -222,8 +257,9 @@ class Queue(RuleBasedStateMachine):
 
 def test_the_queue_does_what_its_model_does(conn):
     conn.execute(
-        "update lapse.setting set max_attempts = %s, backoff_base = '1 hour', backoff_cap = '7 days'",
-        [MAX_ATTEMPTS],
+        "update lapse.setting set max_attempts = %s, max_lost = %s,"
+        " backoff_base = '1 hour', backoff_cap = '7 days'",
+        [MAX_ATTEMPTS, MAX_LOST],
     )
     conn.execute("set synchronous_commit = off; set client_min_messages = error")
 

@@ -45,6 +45,7 @@ def test_an_empty_queue_has_a_status_of_zeros(conn):
         "leased": 0,
         "retrying": 0,
         "dead": 0,
+        "unserved": 0,
         "oldest_due_age": None,
         "files_last_day": 0,
         "bytes_last_day": 0,

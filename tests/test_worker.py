@@ -234,7 +234,9 @@ def test_what_a_killed_worker_held_is_finished_by_another_after_the_lease(conn, 
         ),
     )
     assert len(found) == 50
-    assert {(attempts, late) for _, attempts, late in found} == {(2, True)}
+    assert {(attempts, late) for _, attempts, late in found} == {
+        (1, True)
+    }  # what was lost in company burns no attempt
     assert {outcome for outcome, *_ in found} == {"deleted", "missing"}
 
 
@@ -419,22 +421,21 @@ def test_a_queue_that_is_locked_as_a_whole_is_waited_for(conn, dsn, root, config
 
 
 @pytest.mark.parametrize(
-    ("storage", "path", "reason"),
+    ("path", "reason"),
     [
-        ("elsewhere", "a", "no storage 'elsewhere' in the worker's configuration (public)"),
-        ("public", "../a", "the path contains '..'"),
-        ("public", "/etc/passwd", "the path is absolute; it must be relative to the storage's root"),
-        ("public", "", "the path is empty"),
-        ("public", "x" * 5000, "the path has 5,000 bytes; at most 4,095 are possible"),
-        ("public", "folder", "'folder' is a folder, not a regular file"),
-        ("public", "link/a", "'link' in the path is a symbolic link, not a folder"),
-        ("public", "new\nline/", "the path ends in a slash"),
+        ("../a", "the path contains '..'"),
+        ("/etc/passwd", "the path is absolute; it must be relative to the storage's root"),
+        ("", "the path is empty"),
+        ("x" * 5000, "the path has 5,000 bytes; at most 4,095 are possible"),
+        ("folder", "'folder' is a folder, not a regular file"),
+        ("link/a", "'link' in the path is a symbolic link, not a folder"),
+        ("new\nline/", "the path ends in a slash"),
     ],
 )
-def test_what_can_never_be_deleted_is_dead_with_the_reason(conn, dsn, root, config, storage, path, reason):
+def test_what_can_never_be_deleted_is_dead_with_the_reason(conn, dsn, root, config, path, reason):
     put(root, "folder/a")
     (root / "link").symlink_to("folder")
-    enqueue(conn, path, storage=storage)
+    enqueue(conn, path)
 
     done = pglapse(dsn, "worker", "--once", "--config", str(config))
 
@@ -444,6 +445,14 @@ def test_what_can_never_be_deleted_is_dead_with_the_reason(conn, dsn, root, conf
     assert len(lines) == 2  # the batch and the reason, whatever the path holds
     assert max(map(len, lines)) < 500
     assert (root / "folder/a").exists()
+
+
+def test_files_of_a_storage_that_nobody_serves_are_dead_with_the_reason(conn, dsn, config):
+    enqueue(conn, "a", storage="elsewhere")
+
+    assert pglapse(dsn, "worker", "--once", "--config", str(config)).returncode == 0
+
+    assert dead_reason(conn) == "no worker has ever served storage elsewhere; served: public"
 
 
 def test_a_root_that_vanishes_while_running_makes_files_fail_not_missing(conn, dsn, root, config):

@@ -67,7 +67,7 @@ def queue(conn: psycopg.Connection) -> dict[str, datetime]:
 def claim(conn: psycopg.Connection, worker: str = "w", limit: int = 100) -> dict[str, tuple[int, int]]:
     """Take what is due, as a worker does: path → (id, token)."""
     rows = conn.execute(
-        "select path, id, token from lapse.exchange_files(%s, p_limit => %s) where kind = 'claimed'",
+        "select path, id, token from lapse.exchange_files(%s, p_limits => array[%s]) where kind = 'claimed'",
         [worker, limit],
     )
     return {path: (number, token) for path, number, token in rows}

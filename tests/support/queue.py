@@ -22,6 +22,7 @@ class Exchange:
     unsettled: list[Any]
     stale: list[Any]
     wait: list[Any]
+    next: list[Any]
 
     @property
     def paths(self) -> list[str]:
@@ -33,15 +34,32 @@ def exchange(
     results: Sequence[dict[str, Any]] = (),
     *,
     worker: str = "w1",
-    limit: int = 500,
+    storages: Sequence[str] | None = None,
+    limit: int | Sequence[int] = 500,
     lease: str = "60 s",
-    after: tuple[Any, int] = ("-infinity", 0),
+    after: Sequence[tuple[Any, int | None]] | None = None,
 ) -> Exchange:
-    """Hand in results and take the next files."""
+    """Hand in results and take the next files, ``limit`` of each storage named, or of each that is queued.
+
+    ``after``, one for each storage named, is where to go on.
+    """
+    limits = (
+        list(limit) if isinstance(limit, Sequence) else [limit] * (1 if storages is None else len(storages))
+    )
+    dues, ids = zip(*after, strict=True) if after else (None, None)
     with conn.cursor(row_factory=namedtuple_row) as cursor:
         rows = cursor.execute(
-            "select * from lapse.exchange_files(%s, %s::jsonb, %s::int, %s::interval, %s::timestamptz, %s)",
-            [worker, json.dumps(list(results)), limit, lease, *after],
+            "select * from lapse.exchange_files("
+            "%s, %s::jsonb, %s::text[], %s::int[], %s::interval, %s::timestamptz[], %s::bigint[])",
+            [
+                worker,
+                json.dumps(list(results)),
+                None if storages is None else list(storages),
+                limits,
+                lease,
+                dues and list(dues),
+                ids and list(ids),
+            ],
         ).fetchall()
     kinds = {kind: [row for row in rows if row.kind == kind] for kind in Exchange.__dataclass_fields__}
     assert sum(map(len, kinds.values())) == len(rows), rows
@@ -62,7 +80,7 @@ def enqueue(conn: psycopg.Connection, *paths: str, storage: str = "s", at: str =
     """Queue paths with one statement, in the order given; ``at`` is SQL."""
     conn.execute(
         "select lapse.enqueue_files(array("
-        f"  select row(%s, p.path, {at}, 'test', 't', p.n::text)::lapse.file_request"
+        f"  select row(%s, p.path, {at}, 'test', 't', p.n::text, null)::lapse.file_request"
         "   from unnest(%s::text[]) with ordinality as p (path, n) order by p.n))",
         [storage, list(paths)],
     )

@@ -10,7 +10,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 
 from pglapse import queue, text
-from pglapse.queue import START, Claim, Connection, Position, Result
+from pglapse.queue import Claim, Connection, Position, Result
 from pglapse.storage import Away, Batch, File, Outcome, Storage, Verdict, clock
 
 log = logging.getLogger(__name__)
@@ -54,24 +54,30 @@ def drain(conn: Connection, worker: Worker, between: Callable[[], None] = lambda
     ``between`` is called after each batch. The search for due rows goes on where the last request ended,
     which spares it the rows just finished, and ends with a look from the very start.
     """
-    after = START
+    after: dict[str, Position] = {}
     for turn in range(1, 1_000_000_000):
         stopping = worker.stopping()
         asked = 0 if stopping or worker.clogged else worker.take
         began = clock()  # before the claim: our idea of the lease ends before the server's
         results, later = _at_a_time(worker)
-        answer = queue.exchange(conn, worker.id, results, limit=asked, lease=worker.lease, after=after)
+        answer = queue.exchange(
+            conn,
+            worker.id,
+            results,
+            storages=list(worker.storages) if asked else [],
+            limit=asked,
+            lease=worker.lease,
+            after=after,
+        )
         worker.unreported = later + [result for result in results if result.receipt in answer.unsettled]
         if answer.stale:
             log.info("%d results came too late: another worker took over", len(answer.stale))
         if answer.claims:
             _work(worker, answer.claims, began)
             between()
-        elif stopping or (after == START and answer.wait != 0):
+        elif stopping or answer.wait != 0:
             return answer.wait
-        last = answer.claims[-1] if answer.claims else None
-        full = len(answer.claims) == asked
-        after = _position(last) if last and full and turn % RESTART else START
+        after = answer.after if turn % RESTART else {}
     raise AssertionError("unreachable")
 
 
@@ -165,7 +171,3 @@ def _report(results: Sequence[Result], counts: Counter[Verdict], freed: int, sec
         )
     if len(reasons) > 5:
         log.warning("and %d other reasons: see lapse.queue_detail", len(reasons) - 5)
-
-
-def _position(claim: Claim) -> Position:
-    return claim.due, claim.id

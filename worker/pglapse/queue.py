@@ -2,7 +2,7 @@
 what a result means is decided there.
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import timedelta
 from typing import Any
@@ -61,6 +61,8 @@ class Exchange:
     stale: frozenset[Receipt]
     wait: float | None
     """Seconds until there may be more; 0 at once, None not before a nudge, or when all asked for came."""
+    after: dict[str, Position]
+    """By storage, where to go on; storages without more are not in it."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -76,11 +78,13 @@ def exchange(
     worker: str,
     results: Sequence[Result],
     *,
+    storages: Sequence[str],
     limit: int,
     lease: float,
-    after: Position = START,
+    after: Mapping[str, Position] | None = None,
 ) -> Exchange:
-    """Hand in results and take at most ``limit`` files that are due, those after ``after`` in due order."""
+    """Hand in results and take files that are due, at most ``limit`` of each storage, from ``after`` on."""
+    points = [(after or {}).get(name, START) for name in storages]
     encoding = conn.info.parameter_status("server_encoding") or ""
     handed_in = [
         {
@@ -96,17 +100,28 @@ def exchange(
         rows = conn.execute(
             "select e.kind, e.id, e.token, e.storage, e.path, e.attempt,"
             "       (extract(epoch from e.due) * 1000000)::bigint, e.wait_seconds"
-            "  from lapse.exchange_files(%s::text, %s::jsonb, %s::integer, %s::interval,"
-            "                            'epoch'::timestamptz + %s::bigint * interval '1 microsecond',"
-            "                            %s::bigint) as e"
+            "  from lapse.exchange_files("
+            "           %s::text, %s::jsonb, %s::text[], %s::integer[], %s::interval,"
+            "           array(select 'epoch'::timestamptz + p.due * interval '1 microsecond'"
+            "                   from unnest(%s::bigint[]) with ordinality as p (due, n) order by p.n),"
+            "           %s::bigint[]) as e"
             " order by e.due, e.id",
-            [worker, Jsonb(handed_in), limit, timedelta(seconds=lease), *after],
+            [
+                worker,
+                Jsonb(handed_in),
+                list(storages),
+                [limit] * len(storages),
+                timedelta(seconds=lease),
+                [due for due, _ in points],
+                [number for _, number in points],
+            ],
         ).fetchall()
     return Exchange(
         claims=[Claim(*row[1:7]) for row in rows if row[0] == "claimed"],
         unsettled=frozenset((row[1], row[2]) for row in rows if row[0] == "unsettled"),
         stale=frozenset((row[1], row[2]) for row in rows if row[0] == "stale"),
-        wait=next((row[7] for row in rows if row[0] == "wait"), None),
+        wait=min((row[7] for row in rows if row[0] == "wait" and row[7] is not None), default=None),
+        after={row[3]: (row[6], row[1]) for row in rows if row[0] == "next"},
     )
 
 
@@ -120,12 +135,14 @@ def nudged(conn: Connection, seconds: float) -> bool:
     return bool(list(conn.notifies(timeout=seconds, stop_after=1)))
 
 
-def hello(conn: Connection, worker: str, host: str, pid: int, version: str) -> Welcome:
+def hello(
+    conn: Connection, worker: str, host: str, pid: int, version: str, *, storages: Sequence[str]
+) -> Welcome:
     """Put the worker on the list."""
     with translated():
         row = conn.execute(
-            "select api_version, notify_horizon from lapse.worker_hello(%s, %s, %s, %s)",
-            [worker, host, pid, version],
+            "select api_version, notify_horizon from lapse.worker_hello(%s, %s, %s, %s, %s::text[])",
+            [worker, host, pid, version, list(storages)],
         ).fetchone()
     assert row is not None  # noqa: S101 (the function always answers one row)
     return Welcome(*row)

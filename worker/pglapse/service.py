@@ -128,7 +128,14 @@ def _greet(conn: Connection, worker: Worker) -> float:
     # Whatever the database's default: a claim must see what was committed just before it.
     conn.execute("set default_transaction_isolation = 'read committed'")
     with schema.expected(conn, "grant_worker"):
-        welcome = queue.hello(conn, worker.id, text.storable(socket.gethostname()), os.getpid(), __version__)
+        welcome = queue.hello(
+            conn,
+            worker.id,
+            text.storable(socket.gethostname()),
+            os.getpid(),
+            __version__,
+            storages=list(worker.storages),
+        )
     schema.agree(conn, (welcome.api_version,))
     return welcome.notify_horizon.total_seconds()
 
@@ -160,7 +167,7 @@ def _settle(conn: Connection, worker: Worker, patience: float = 5.0) -> bool:
     """
     until = monotonic() + patience
     while worker.unreported and monotonic() < until:
-        answer = queue.exchange(conn, worker.id, worker.unreported, limit=0, lease=worker.lease)
+        answer = queue.exchange(conn, worker.id, worker.unreported, storages=[], limit=0, lease=worker.lease)
         worker.unreported = [result for result in worker.unreported if result.receipt in answer.unsettled]
         if worker.unreported:
             queue.nudged(conn, 0.1)

@@ -22,10 +22,11 @@ create type lapse.file_request as (
     not_before   timestamptz,
     reason       text,
     source_table text,
-    source_id    text
+    source_id    text,
+    expected     jsonb
 );
 comment on type lapse.file_request is
-    'One file to delete, as lapse.enqueue_files takes it: where it is, when it may go, why, and which row asked.';
+    'One file to delete, as lapse.enqueue_files takes it: where it is, when it may go, why, which row asked, and what the file must still be.';
 
 -- Numbers of the engine that an operator may want to change. One row, typed columns: a wrong value is refused
 -- by its type or its check, not found at night.
@@ -34,6 +35,7 @@ create table lapse.setting (
     notify_horizon     interval not null default interval '30 s'
                        check (notify_horizon between interval '1 s' and interval '1 hour'),
     max_attempts       integer  not null default 10 check (max_attempts between 1 and 1000),
+    max_lost           integer  not null default 3 check (max_lost between 1 and 1000),
     backoff_base       interval not null default interval '5 s'
                        check (backoff_base between interval '10 ms' and interval '1 hour'),
     backoff_cap        interval not null default interval '1 hour'
@@ -50,6 +52,8 @@ comment on column lapse.setting.only_row is 'Always true: keeps the table to one
 comment on column lapse.setting.notify_horizon is
     'Queue rows due within this time send a NOTIFY; workers poll no slower than this.';
 comment on column lapse.setting.max_attempts is 'Failed attempts after which a queue row is dead.';
+comment on column lapse.setting.max_lost is
+    'Times that a worker may vanish over one file, with nothing else in its hands, before its queue row is dead.';
 comment on column lapse.setting.backoff_base is 'Wait after the first failed attempt; doubles with each further one.';
 comment on column lapse.setting.backoff_cap is 'The longest wait between two attempts.';
 comment on column lapse.setting.run_log_keep is 'How long lapse.run_log keeps a run.';
@@ -282,6 +286,7 @@ create table lapse.file_cleanup_queue (
     reason       text        not null default 'requested',
     source_table text,
     source_id    text,
+    expected     jsonb,
     not_before   timestamptz not null default now(),
     enqueued_at  timestamptz not null default now(),
     generation   integer     not null default 0,
@@ -291,17 +296,20 @@ create table lapse.file_cleanup_queue (
     leased_until timestamptz,
     leased_by    text,
     lease_token  bigint,
+    lease_size   integer,
+    lost         integer     not null default 0,
     attempts     integer     not null default 0,
     last_error   text,
-    dead_at      timestamptz
+    dead_at      timestamptz,
+    constraint file_cleanup_queue_expected check (jsonb_typeof(expected) = 'array')
 ) with (fillfactor = 40, autovacuum_vacuum_scale_factor = 0.02, autovacuum_vacuum_insert_scale_factor = 0.1);
 create unique index file_cleanup_queue_file on lapse.file_cleanup_queue (storage, lapse.path_digest(path));
-create index file_cleanup_queue_due on lapse.file_cleanup_queue (not_before, id) where dead_at is null;
+create index file_cleanup_queue_due on lapse.file_cleanup_queue (storage, not_before, id) where dead_at is null;
 create index file_cleanup_queue_dead on lapse.file_cleanup_queue (dead_at, id) where dead_at is not null;
 comment on table  lapse.file_cleanup_queue is
     'Files to delete, written in the transaction that condemns them and drained by pglapse workers. Finished rows move to lapse.file_cleanup_log.';
 comment on index  lapse.file_cleanup_queue_file is 'A file needs deleting once; by digest, since a long path does not fit an index entry.';
-comment on index  lapse.file_cleanup_queue_due is 'For claims: due time first, so rows due later cost nothing.';
+comment on index  lapse.file_cleanup_queue_due is 'For claims: each storage by itself, so none waits for another; by due time, so rows due later cost nothing.';
 comment on index  lapse.file_cleanup_queue_dead is 'For looking at dead rows.';
 comment on column lapse.file_cleanup_queue.id is 'Number of the request.';
 comment on column lapse.file_cleanup_queue.storage is 'Name of the storage, as in the worker''s configuration.';
@@ -309,6 +317,8 @@ comment on column lapse.file_cleanup_queue.path is 'Path below the storage''s ro
 comment on column lapse.file_cleanup_queue.reason is 'Why the file goes, in a word or two.';
 comment on column lapse.file_cleanup_queue.source_table is 'The table of the row that asked, schema.table.';
 comment on column lapse.file_cleanup_queue.source_id is 'The key of that row, as text.';
+comment on column lapse.file_cleanup_queue.expected is
+    'What the file must still be, or it is left alone: an array of alternatives like {"size": 1, "mtime_ns": 2, "etag": "x"}; NULL: no matter.';
 comment on column lapse.file_cleanup_queue.not_before is 'When the file may go at the earliest.';
 comment on column lapse.file_cleanup_queue.enqueued_at is 'When it was first asked for.';
 comment on column lapse.file_cleanup_queue.generation is
@@ -322,6 +332,10 @@ comment on column lapse.file_cleanup_queue.leased_at is
 comment on column lapse.file_cleanup_queue.leased_until is 'Until when a worker holds it; after that another may take it.';
 comment on column lapse.file_cleanup_queue.leased_by is 'Which worker.';
 comment on column lapse.file_cleanup_queue.lease_token is 'Proof of the lease; results with another token change nothing.';
+comment on column lapse.file_cleanup_queue.lease_size is
+    'How many files of this storage the worker took with it. If they are all lost, they are taken again in parts.';
+comment on column lapse.file_cleanup_queue.lost is
+    'How often its worker vanished while it held nothing else: after lapse.setting.max_lost times it is dead.';
 comment on column lapse.file_cleanup_queue.attempts is 'Attempts so far, counted when a worker takes the row.';
 comment on column lapse.file_cleanup_queue.last_error is 'Why the last attempt failed.';
 comment on column lapse.file_cleanup_queue.dead_at is 'When it was given up; see last_error. lapse.retry_files revives it.';
@@ -334,7 +348,7 @@ create table lapse.file_cleanup_log (
     reason       text        not null,
     source_table text,
     source_id    text,
-    outcome      text        not null check (outcome in ('deleted', 'missing', 'in_use', 'cancelled', 'discarded')),
+    outcome      text        not null check (outcome in ('deleted', 'missing', 'changed', 'in_use', 'cancelled', 'discarded')),
     bytes        bigint,
     worker       text,
     attempts     integer     not null,
@@ -354,7 +368,7 @@ comment on column lapse.file_cleanup_log.reason is 'Why it was queued.';
 comment on column lapse.file_cleanup_log.source_table is 'The table of the row that asked.';
 comment on column lapse.file_cleanup_log.source_id is 'The key of that row.';
 comment on column lapse.file_cleanup_log.outcome is
-    'deleted; missing (was not there); in_use (a live row still needs it); cancelled; discarded (by an operator).';
+    'deleted; missing (was not there); changed (not the file that was meant any more: left alone); in_use (a live row still needs it); cancelled; discarded (by an operator).';
 comment on column lapse.file_cleanup_log.bytes is 'Bytes that the deletion released.';
 comment on column lapse.file_cleanup_log.worker is 'Which worker, where one was at work.';
 comment on column lapse.file_cleanup_log.attempts is 'Attempts that it took.';
@@ -388,7 +402,9 @@ create table lapse.worker (
     ticking      boolean     not null default false,
     files_done   bigint      not null default 0,
     files_failed bigint      not null default 0,
-    bytes_freed  bigint      not null default 0
+    bytes_freed  bigint      not null default 0,
+    storages     text[]      not null default '{}',
+    troubles     jsonb       not null default '{}' check (jsonb_typeof(troubles) = 'object')
 ) with (fillfactor = 50, autovacuum_vacuum_threshold = 200, autovacuum_vacuum_scale_factor = 0);
 comment on table  lapse.worker is 'Heartbeats of the workers.';
 comment on column lapse.worker.id is 'The worker''s own name: host, process and a random part.';
@@ -401,6 +417,21 @@ comment on column lapse.worker.ticking is 'True while this worker keeps the sche
 comment on column lapse.worker.files_done is 'Files deleted or found missing since it started.';
 comment on column lapse.worker.files_failed is 'Failed attempts since it started.';
 comment on column lapse.worker.bytes_freed is 'Bytes released since it started.';
+comment on column lapse.worker.storages is 'The storages that it deletes from.';
+comment on column lapse.worker.troubles is 'What is wrong with which of them now: {"storage": "what is wrong"}.';
+
+create table lapse.storage (
+    name            text        primary key,
+    marker          uuid,
+    first_served_at timestamptz not null default clock_timestamp(),
+    last_served_at  timestamptz not null default clock_timestamp()
+) with (fillfactor = 50, autovacuum_vacuum_threshold = 200, autovacuum_vacuum_scale_factor = 0);
+comment on table  lapse.storage is
+    'Storages that a worker has served: files of any other can''t be deleted by anybody, and their queue rows are given up.';
+comment on column lapse.storage.name is 'Name of the storage, as in the workers'' configuration and in the queue.';
+comment on column lapse.storage.marker is 'What its root is known by, where it has a marker.';
+comment on column lapse.storage.first_served_at is 'When a worker first said that it serves it.';
+comment on column lapse.storage.last_served_at is 'When a worker last said so, to a minute or so.';
 
 insert into lapse.setting default values;
 insert into lapse.identity (system_identifier, database_name)
@@ -412,7 +443,7 @@ revoke all on all routines in schema lapse from public;
 """
 
 DROP = """
-drop table lapse.worker, lapse.file_source, lapse.file_cleanup_log, lapse.file_cleanup_queue, lapse.cron_job,
+drop table lapse.storage, lapse.worker, lapse.file_source, lapse.file_cleanup_log, lapse.file_cleanup_queue, lapse.cron_job,
     lapse.tick_source, lapse.blocked_row, lapse.run_log, lapse.policy_state, lapse.policy, lapse.identity,
     lapse.setting;
 drop sequence lapse.lease_token_seq, lapse.run_id_seq;

@@ -2,7 +2,7 @@
 --
 -- In: numbers of rows that the caller has locked, no lease on them. A row that was cancelled
 -- while a worker held it, and whose worker never came back, is taken out. One whose attempts
--- are used up is dead: its workers went away each time, or the maximum was lowered. Either,
+-- are used up is dead, or one over which workers were lost while it was all they had. Either,
 -- if it was asked for again meanwhile, starts anew at that time instead.
 
 create or replace function lapse.end_files(p_ids bigint[])
@@ -30,18 +30,24 @@ begin
                               when q.again_at is not null then null
                               when q.lease_token is null
                               then coalesce(q.last_error, format('%s attempts, more than lapse.setting allows', q.attempts))
-                              else format('worker %s took it for attempt %s and never reported back%s',
-                                          q.leased_by, q.attempts, '; before that: ' || q.last_error)
+                              else format('worker %s took it for attempt %s and never reported back%s%s',
+                                          q.leased_by, q.attempts,
+                                          case when q.lost > 0
+                                               then format(': the %s. time that a worker is lost over this file alone',
+                                                           q.lost + 1) end,
+                                          '; before that: ' || q.last_error)
                           end,
            not_before   = coalesce(q.again_at, q.not_before),
            enqueued_at  = case when q.again_at is null then q.enqueued_at else clock_timestamp() end,
            attempts     = case when q.again_at is null then q.attempts else 0 end,
+           lost         = case when q.again_at is null then q.lost else 0 end,
            again_at     = null,
            cancelled_at = null,
            leased_at    = null,
            leased_until = null,
            leased_by    = null,
-           lease_token  = null
+           lease_token  = null,
+           lease_size   = null
      where q.id = any (p_ids);
 end;
 $$;

@@ -1,7 +1,8 @@
 -- lapse.enqueue_file: condemn one file. The rules are those of lapse.enqueue_files.
 --
--- In: where the file is; when it may go (NULL: now); why; which row asked. Out: the
--- number of its queue row. LP001 without storage or path.
+-- In: where the file is; when it may go (NULL: now); why; which row asked; what the file must still be
+-- (NULL: no matter). Out: the number of its queue row. LP001 without storage or path, or for a
+-- guard that can't be one.
 
 create or replace function lapse.enqueue_file(
     p_storage      text,
@@ -9,7 +10,8 @@ create or replace function lapse.enqueue_file(
     p_not_before   timestamptz default now(),
     p_reason       text        default 'requested',
     p_source_table text        default null,
-    p_source_id    text        default null
+    p_source_id    text        default null,
+    p_expected     jsonb       default null
 )
     returns bigint
     language plpgsql
@@ -26,7 +28,7 @@ begin
     end if;
 
     perform lapse.enqueue_files(
-        array[row(p_storage, p_path, p_not_before, p_reason, p_source_table, p_source_id)::lapse.file_request]);
+        array[row(p_storage, p_path, p_not_before, p_reason, p_source_table, p_source_id, p_expected)::lapse.file_request]);
 
     return (select q.id
               from lapse.file_cleanup_queue as q
@@ -35,5 +37,5 @@ begin
 end;
 $$;
 
-comment on function lapse.enqueue_file(text, text, timestamptz, text, text, text) is
+comment on function lapse.enqueue_file(text, text, timestamptz, text, text, text, jsonb) is
     'Queue one file for deletion in this transaction; returns the number of its queue row.';

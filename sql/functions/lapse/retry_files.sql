@@ -24,8 +24,9 @@ begin
            for update
     )
     update lapse.file_cleanup_queue as q
-       set dead_at = null, attempts = 0, last_error = null, not_before = now(),
-           leased_at = null, leased_until = null, leased_by = null, lease_token = null, again_at = null, cancelled_at = null
+       set dead_at = null, attempts = 0, lost = 0, last_error = null, not_before = now(),
+           leased_at = null, leased_until = null, leased_by = null, lease_token = null, lease_size = null,
+           again_at = null, cancelled_at = null
      where q.id = any (array(select d.id from dead as d));
     get diagnostics v_count = row_count;
 

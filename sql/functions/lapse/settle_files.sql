@@ -44,7 +44,7 @@ begin
                array_agg(left(r.error, 2000)),
                min(r.position) filter (where r.id is null or r.token is null or coalesce(r.bytes, 0) < 0
                                           or r.outcome is null
-                                          or r.outcome not in ('deleted', 'missing', 'failed', 'refused', 'released'))
+                                          or r.outcome not in ('deleted', 'missing', 'changed', 'failed', 'refused', 'released'))
           into v_ids, v_tokens, v_outcomes, v_bytes, v_errors, v_bad
           from rows from (jsonb_to_recordset(p_results)
                           as (id bigint, token bigint, outcome text, bytes bigint, error text))
@@ -57,7 +57,7 @@ begin
 
     if v_bad is not null then
         raise exception 'result % has no id, token or known outcome, or negative bytes', v_bad
-            using errcode = 'LP001', hint = 'Outcomes are deleted, missing, failed, refused and released.';
+            using errcode = 'LP001', hint = 'Outcomes are deleted, missing, changed, failed, refused and released.';
     end if;
 
     if v_ids is null then
@@ -123,9 +123,9 @@ begin
     with verdict as materialized (
         select q.*, h.outcome, h.bytes, h.error,
                case
-                   when h.outcome in ('deleted', 'missing') or q.cancelled_at is not null then
+                   when h.outcome in ('deleted', 'missing', 'changed') or q.cancelled_at is not null then
                        case when q.again_at is not null then 'again'
-                            when h.outcome in ('deleted', 'missing') then 'done'
+                            when h.outcome in ('deleted', 'missing', 'changed') then 'done'
                             else 'cancel' end
                    when h.outcome = 'released' then 'release'
                    when h.outcome = 'refused' then 'bury'
@@ -144,14 +144,14 @@ begin
                (queue_id, storage, path, reason, source_table, source_id, outcome, bytes, worker, attempts, note,
                 enqueued_at, not_before)
         select v.id, v.storage, v.path, v.reason, v.source_table, v.source_id,
-               case when v.outcome in ('deleted', 'missing') then v.outcome else 'cancelled' end,
+               case when v.outcome in ('deleted', 'missing', 'changed') then v.outcome else 'cancelled' end,
                v.bytes, p_worker, v.attempts,
                case when v.outcome in ('deleted', 'missing') and v.cancelled_at is not null
                     then 'cancelled too late: a worker held it already'
                     else v.error end,
                v.enqueued_at, v.not_before
           from verdict as v
-         where v.outcome in ('deleted', 'missing') or v.fate = 'cancel'
+         where v.outcome in ('deleted', 'missing', 'changed') or v.fate = 'cancel'
     ),
     finished as (
         delete from lapse.file_cleanup_queue as q
@@ -164,6 +164,8 @@ begin
                leased_until = null,
                leased_by    = null,
                lease_token  = null,
+               lease_size   = null,
+               lost         = case when v.fate = 'release' then q.lost else 0 end,
                cancelled_at = null,
                again_at     = case when v.fate in ('release', 'retry') then q.again_at end,
                enqueued_at  = case when v.fate = 'again' then v_now else q.enqueued_at end,

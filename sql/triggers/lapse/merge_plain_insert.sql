@@ -3,7 +3,7 @@
 -- In psql, insert into lapse.file_cleanup_queue (storage, path) values ('public', 'a.png') must
 -- work, also for a file that is queued already, and also when two do it at once. So the row goes
 -- through lapse.enqueue_file, which merges and nudges, and the INSERT itself writes nothing
--- (psql says INSERT 0 0; RETURNING returns nothing). Time, reason and source count; a lease,
+-- (psql says INSERT 0 0; RETURNING returns nothing). Time, reason, source and guard count; a lease,
 -- attempts and the like are not a client's business. enqueue_files writes generation 1 and so
 -- passes by.
 
@@ -15,7 +15,8 @@ create or replace function lapse.merge_plain_insert()
     set search_path = pg_catalog, pg_temp
 as $$
 begin
-    perform lapse.enqueue_file(new.storage, new.path, new.not_before, new.reason, new.source_table, new.source_id);
+    perform lapse.enqueue_file(new.storage, new.path, new.not_before, new.reason, new.source_table, new.source_id,
+                               new.expected);
 
     return null;
 end;

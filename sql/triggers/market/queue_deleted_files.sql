@@ -22,7 +22,7 @@ begin
               from old_files as o
              where o.removed_at is null
         )
-        select array_agg((n.storage, n.path, now(), 'row deleted', 'market.task_files', n.id::text)::lapse.file_request)
+        select array_agg((n.storage, n.path, now(), 'row deleted', 'market.task_files', n.id::text, null)::lapse.file_request)
           from numbered as n
          group by n.chunk
          order by n.chunk

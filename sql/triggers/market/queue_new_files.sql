@@ -52,7 +52,7 @@ begin
         )
         select array_agg(n.storage) filter (where n.goes is null),
                array_agg(n.path) filter (where n.goes is null),
-               array_agg((n.storage, n.path, n.goes, 'task ' || n.status, 'market.task_files', n.id::text)::lapse.file_request)
+               array_agg((n.storage, n.path, n.goes, 'task ' || n.status, 'market.task_files', n.id::text, null)::lapse.file_request)
                    filter (where n.goes is not null)
           from numbered as n
          group by n.chunk

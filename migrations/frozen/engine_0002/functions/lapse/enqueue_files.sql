@@ -1,7 +1,8 @@
 -- lapse.enqueue_files: condemn files, in the transaction that no longer needs them.
 --
 -- In: requests; a NULL not_before means now. Out: how many rows were written or
--- merged. LP001 for a request without storage or path, and then nothing is queued.
+-- merged. LP001 for a request without storage or path, with a storage's name that is too long, or with
+-- a guard that can't be one, and then nothing is queued.
 --
 -- A file needs deleting once, so a request for a queued file is merged into its row:
 --   dead             revived, with its attempts forgotten;
@@ -9,6 +10,8 @@
 --                    have deleted what this request is about;
 --   backing off      keeps its backoff;
 --   waiting          keeps the earlier time.
+-- What the requests say that the file must still be (lapse.file_guard) is united: any of it will do, and
+-- a request that says nothing wants the file gone whatever it is.
 -- Rows are written in (storage, digest) order, so that two statements that queue the
 -- same files in another order wait for each other instead of deadlocking. Workers are
 -- nudged at commit, and only for what is due within lapse.setting.notify_horizon: a
@@ -26,38 +29,66 @@ create or replace function lapse.enqueue_files(p_files lapse.file_request[])
     set plan_cache_mode = force_generic_plan
 as $$
 declare
-    v_bad   bigint;
-    v_count bigint;
-    v_nudge boolean;
+    v_bad       bigint;
+    v_long      bigint;
+    v_malformed bigint;
+    v_guarded   boolean;
+    v_count     bigint;
+    v_nudge     boolean;
 begin
-    select min(f.position)
-      into v_bad
+    select min(f.position) filter (where f.storage is null or f.path is null),
+           min(f.position) filter (where octet_length(f.storage) > 200),
+           min(f.position) filter (where f.expected is not null and lapse.file_guard(f.expected) is null),
+           bool_or(f.expected is not null)
+      into v_bad, v_long, v_malformed, v_guarded
       from unnest(p_files) with ordinality
-           as f (storage, path, not_before, reason, source_table, source_id, position)
-     where f.storage is null or f.path is null;
+           as f (storage, path, not_before, reason, source_table, source_id, expected, position);
 
     if v_bad is not null then
         raise exception 'file request % has no storage or no path', v_bad
             using errcode = 'LP001',
-                  hint = 'Give both: row(storage, path, not_before, reason, source_table, source_id).';
+                  hint = 'Give both: row(storage, path, not_before, reason, source_table, source_id, expected).';
+    end if;
+
+    if v_long is not null then
+        raise exception 'the name of file request %''s storage is longer than 200 bytes', v_long
+            using errcode = 'LP001', hint = 'A storage goes by the name that it has in the workers'' configuration.';
+    end if;
+
+    if v_malformed is not null then
+        raise exception 'file request % says of the file what can''t be', v_malformed
+            using errcode = 'LP001',
+                  hint = 'Expected is {"size": 1, "mtime_ns": 2, "etag": "x"}, one of them at least, or an array of '
+                         '1 to 32 such alternatives.';
+    end if;
+
+    if v_guarded then
+        p_files := array(
+            select row(f.storage, f.path, f.not_before, f.reason, f.source_table, f.source_id,
+                       lapse.united_guard(array_agg(lapse.file_guard(f.expected)) over same))::lapse.file_request
+              from unnest(p_files) with ordinality
+                   as f (storage, path, not_before, reason, source_table, source_id, expected, position)
+            window same as (partition by f.storage, f.path order by f.position
+                            rows between unbounded preceding and unbounded following)
+             order by f.position);
     end if;
 
     with asked as (
         select distinct on (f.storage, f.digest) f.*
           from (select r.*, sha256(convert_to(r.path, 'UTF8')) as digest
                   from unnest(p_files) with ordinality
-                       as r (storage, path, not_before, reason, source_table, source_id, position)) as f
+                       as r (storage, path, not_before, reason, source_table, source_id, expected, position)) as f
          order by f.storage, f.digest, coalesce(f.not_before, now()), f.position
     ),
     written as (
         insert into lapse.file_cleanup_queue as q
-               (storage, path, reason, source_table, source_id, not_before, generation)
-        select a.storage, a.path, coalesce(a.reason, 'requested'), a.source_table, a.source_id,
+               (storage, path, reason, source_table, source_id, expected, not_before, generation)
+        select a.storage, a.path, coalesce(a.reason, 'requested'), a.source_table, a.source_id, a.expected,
                coalesce(a.not_before, now()), 1
           from asked as a
          order by a.storage, a.digest
         on conflict (storage, lapse.path_digest(path)) do update
-           set generation   = q.generation + 1,
+           set generation   = least(greatest(q.generation, 0), 2147483646) + 1,
                not_before   = case
                                   when q.dead_at is not null then excluded.not_before
                                   when q.lease_token is not null or q.attempts > 0 then q.not_before
@@ -77,13 +108,23 @@ begin
                                    then excluded.source_table else q.source_table end,
                source_id    = case when q.dead_at is not null or excluded.not_before < q.not_before
                                    then excluded.source_id else q.source_id end,
+               -- A held row that was cancelled is about the new request only, and so is a dead one.
+               expected     = case
+                                  when q.dead_at is not null
+                                       or q.lease_token is not null and q.cancelled_at is not null and q.again_at is null
+                                  then excluded.expected
+                                  when q.expected is null or q.expected = excluded.expected then q.expected
+                                  else lapse.united_guard(array[q.expected, excluded.expected])
+                              end,
                enqueued_at  = case when q.dead_at is not null then now() else q.enqueued_at end,
                attempts     = case when q.dead_at is not null then 0 else q.attempts end,
+               lost         = case when q.dead_at is not null then 0 else q.lost end,
                last_error   = case when q.dead_at is null then q.last_error end,
                leased_at    = case when q.dead_at is null then q.leased_at end,
                leased_until = case when q.dead_at is null then q.leased_until end,
                leased_by    = case when q.dead_at is null then q.leased_by end,
                lease_token  = case when q.dead_at is null then q.lease_token end,
+               lease_size   = case when q.dead_at is null then q.lease_size end,
                dead_at      = null
         returning q.not_before, q.lease_token
     )

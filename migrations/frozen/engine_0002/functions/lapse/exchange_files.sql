@@ -1,16 +1,21 @@
--- lapse.exchange_files: hand in the results of the last batch and take the next, in one round trip.
+-- lapse.exchange_files: hand in the results of the last batches and take the next, in one round trip.
 --
 -- In: the worker's name; results, a JSON array of {"id", "token", "outcome", "bytes", "error"} with
--- outcome deleted, missing (both: done), failed (try again later), refused (dead at once) or
--- released (given back, the attempt doesn't count); how many files to take (0: none), for how long,
--- and the resume point: due time and id of the last file of the batch before. With a resume
--- point the scan starts there, which keeps it fast behind many rows just finished; rows due
--- earlier are then not looked at, so ask once more from the start before you sleep.
+-- outcome deleted, missing (both: done), changed (not the file that was meant any more, left alone: done
+-- too), failed (try again later), refused (dead at once) or released (given back, the attempt doesn't
+-- count); which storages to take files of (none: {}; NULL: all that are queued) and, side by side,
+-- how many of each (NULL: 500); for how long; and where to go on in each (NULL: from the start). Going on
+-- where the last claim said keeps it fast behind many rows just finished; now and then begin
+-- from the start all the same, since rows that come back stand there.
 -- Out, told apart by kind:
---   claimed    a file to delete: id, token, storage, path, attempt, due;
+--   claimed    a file to delete: id, token, storage, path, attempt, due; expected: what it must
+--              still be; alone: such a batch may have killed a worker. Finish all else first, then
+--              this, and nothing beside it;
+--   next       there is more in this storage: due and id are where to go on;
+--   wait       fewer files of this storage than asked for: wait_seconds until there may be more, NULL
+--              for never (storage NULL: nothing at all is queued);
 --   unsettled  a result that could not be recorded now: hand it in again;
---   stale      a result that doesn't count any more: forget it;
---   wait       fewer files than asked for: wait_seconds until there may be more, NULL for never.
+--   stale      a result that doesn't count any more: forget it.
 -- LP001 for bad arguments, and then nothing happens.
 --
 -- Nothing in here waits for an application's lock; a file source that does is cut off. Rows are
@@ -19,15 +24,16 @@
 -- and a plan made for an empty queue, which read it whole, would be kept for a full one.
 
 create or replace function lapse.exchange_files(
-    p_worker    text,
-    p_results   jsonb       default '[]',
-    p_limit     integer     default 500,
-    p_lease     interval    default '60 s',
-    p_after_due timestamptz default '-infinity',
-    p_after_id  bigint      default 0
+    p_worker     text,
+    p_results    jsonb         default '[]',
+    p_storages   text[]        default null,
+    p_limits     integer[]     default null,
+    p_lease      interval      default '60 s',
+    p_after_dues timestamptz[] default null,
+    p_after_ids  bigint[]      default null
 )
     returns table (kind text, id bigint, token bigint, storage text, path text, attempt integer, due timestamptz,
-                   wait_seconds double precision, note text)
+                   expected jsonb, alone boolean, wait_seconds double precision, note text)
     language plpgsql
     volatile
     security definer  -- a worker has no right on any table
@@ -39,6 +45,8 @@ create or replace function lapse.exchange_files(
     set lock_timeout = '250ms'
 as $$
 #variable_conflict use_column
+declare
+    v_each integer;
 begin
     if p_worker is null or p_worker = '' then
         raise exception 'a worker needs a name'
@@ -48,11 +56,6 @@ begin
     if p_results is null or jsonb_typeof(p_results) <> 'array' then
         raise exception 'the results are malformed: not a JSON array'
             using errcode = 'LP001', hint = 'Give [] when there are none.';
-    end if;
-
-    if p_limit is null or p_limit not between 0 and 10000 then
-        raise exception 'can''t hand out % files', coalesce(p_limit::text, 'NULL')
-            using errcode = 'LP001', hint = 'Give a limit from 0 to 10000.';
     end if;
 
     if p_lease is null or p_lease <= interval '0' or p_lease > interval '1 day' then
@@ -66,18 +69,33 @@ begin
             using errcode = 'LP001', hint = 'set default_transaction_isolation = ''read committed''';
     end if;
 
+    perform lapse.check_claim(p_storages, p_limits, p_after_dues, p_after_ids);
+
     return query
-    select s.kind, s.id, s.token, s.storage, s.path, null::integer, null::timestamptz, null::double precision, s.note
+    select s.kind, s.id, s.token, s.storage, s.path, null::integer, null::timestamptz, null::jsonb, null::boolean,
+           null::double precision, s.note
       from lapse.settle_files(p_worker, p_results) as s;
 
-    if p_limit > 0 then
+    if p_storages is null then
+        p_storages := lapse.queued_storages();
+        v_each := coalesce(p_limits[1], 500);
+        p_limits := array_fill(v_each, array[cardinality(p_storages)]);
+
+        if p_storages = '{}' and v_each > 0 then
+            kind := 'wait';
+            return next;
+        end if;
+    end if;
+
+    if p_storages <> '{}' then
         return query
-        select c.kind, c.id, c.token, c.storage, c.path, c.attempt, c.due, c.wait_seconds, null::text
-          from lapse.claim_files(p_worker, p_limit, p_lease, coalesce(p_after_due, '-infinity'),
-                                 coalesce(p_after_id, 0)) as c;
+        select c.kind, c.id, c.token, c.storage, c.path, c.attempt, c.due, c.expected, c.alone, c.wait_seconds, null::text
+          from lapse.claim_files(p_worker, p_storages,
+                                 coalesce(p_limits, array_fill(500, array[cardinality(p_storages)])),
+                                 p_lease, p_after_dues, p_after_ids) as c;
     end if;
 end;
 $$;
 
-comment on function lapse.exchange_files(text, jsonb, integer, interval, timestamptz, bigint) is
-    'For workers: hand in the results of the last batch of files and lease the next one.';
+comment on function lapse.exchange_files(text, jsonb, text[], integer[], interval, timestamptz[], bigint[]) is
+    'For workers: hand in the results of the last batches of files and lease the next ones.';

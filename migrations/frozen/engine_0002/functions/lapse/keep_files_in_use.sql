@@ -55,7 +55,8 @@ begin
            leased_at    = null,
            leased_until = null,
            leased_by    = null,
-           lease_token  = null
+           lease_token  = null,
+           lease_size   = null
       from unnest(v_ids, v_untils, v_errors) as n (id, until, error)
      cross join lateral (select f.ctid as place from lapse.file_cleanup_queue as f where f.id = n.id offset 0) as f
      where q.ctid = f.place;

@@ -12,8 +12,8 @@ select q.id,
            when q.not_before <= statement_timestamp() then 'due'
            else 'waiting'
        end as state,
-       q.storage, q.path, q.reason, q.source_table, q.source_id, q.not_before, q.enqueued_at, q.attempts,
-       q.last_error, q.leased_by, q.leased_until, q.again_at, q.cancelled_at, q.dead_at
+       q.storage, q.path, q.reason, q.source_table, q.source_id, q.expected, q.not_before, q.enqueued_at, q.attempts,
+       q.lost, q.last_error, q.leased_by, q.leased_until, q.again_at, q.cancelled_at, q.dead_at
   from lapse.file_cleanup_queue as q;
 
 comment on view lapse.queue_detail is
@@ -26,9 +26,11 @@ comment on column lapse.queue_detail.path is 'Path below its root.';
 comment on column lapse.queue_detail.reason is 'Why the file goes.';
 comment on column lapse.queue_detail.source_table is 'The table of the row that asked.';
 comment on column lapse.queue_detail.source_id is 'The key of that row.';
+comment on column lapse.queue_detail.expected is 'What the file must still be, or it is left alone; NULL: no matter.';
 comment on column lapse.queue_detail.not_before is 'When it may go at the earliest; after a failure, when it is tried next.';
 comment on column lapse.queue_detail.enqueued_at is 'When it was first asked for.';
 comment on column lapse.queue_detail.attempts is 'Attempts so far.';
+comment on column lapse.queue_detail.lost is 'How often its worker vanished while it held nothing else.';
 comment on column lapse.queue_detail.last_error is 'Why the last attempt failed, or why the row waits.';
 comment on column lapse.queue_detail.leased_by is 'Which worker holds it, or held it last without reporting back.';
 comment on column lapse.queue_detail.leased_until is 'Until when.';

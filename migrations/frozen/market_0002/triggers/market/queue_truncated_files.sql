@@ -21,7 +21,7 @@ begin
               from market.task_files as f
              where f.removed_at is null
         )
-        select array_agg((n.storage, n.path, now(), 'table truncated', 'market.task_files', n.id::text)::lapse.file_request)
+        select array_agg((n.storage, n.path, now(), 'table truncated', 'market.task_files', n.id::text, null)::lapse.file_request)
           from numbered as n
          group by n.chunk
          order by n.chunk
