@@ -6,8 +6,10 @@ import pytest
 
 from pglapse.config import load
 from pglapse.errors import SettingError
+from pglapse.storage.s3.settings import S3Settings
 
 GOOD = '[storage.public]\nkind = "local"\nroot = "/srv/public"\n'
+S3 = '[storage.x]\nkind = "s3"\nbucket = "uploads"\n'
 
 
 def written(folder: Path, text: str | bytes, name: str = "pglapse.toml") -> str:
@@ -26,6 +28,29 @@ def test_storages_are_read_in_full(tmp_path):
     assert settings.storages["public"].root == Path("/srv/public")
     assert settings.storages["public"].prune is True
     assert settings.storages["with space"].prune is False
+
+
+def test_a_bucket_is_read_in_full(tmp_path):
+    more = (
+        'prefix = "up"\nendpoint_url = "https://minio.example.org:9000"\nregion = "eu-west-1"\n'
+        'profile = "files"\nversions = "purge"\nbatch_size = 100\naddressing = "virtual"\n'
+    )
+
+    plain = load(written(tmp_path, S3)).storages["x"]
+    full = load(written(tmp_path, S3 + more)).storages["x"]
+
+    assert plain == S3Settings("x", "uploads")
+    assert full == S3Settings(
+        name="x",
+        bucket="uploads",
+        prefix="up/",
+        endpoint_url="https://minio.example.org:9000",
+        region="eu-west-1",
+        profile="files",
+        versions="purge",
+        batch_size=100,
+        addressing="virtual",
+    )
 
 
 def test_the_option_wins_over_the_variable_and_both_over_the_working_folder(tmp_path, monkeypatch):
@@ -65,6 +90,36 @@ def test_the_option_wins_over_the_variable_and_both_over_the_working_folder(tmp_
         (GOOD.replace('"/srv/public"', '"/srv/.."'), "can't be the whole file system"),
         (GOOD + 'prune = "no"\n', "prune must be true or false"),
         (GOOD.replace("storage.public", 'storage.""'), "name of a storage can't be empty"),
+        ('[storage.x]\nkind = "s3"\n', 'storage.x: bucket is missing (bucket = "uploads")'),
+        (S3 + "buckte = 1\n", "unknown key 'buckte'; did you mean bucket?"),
+        (S3 + "colour = 1\n", "unknown key 'colour'; known: addressing, batch_size, bucket"),
+        (S3 + 'root = "/srv"\n', "unknown key 'root'"),
+        (S3 + 'aws_access_key_id = "AKIA"\n', "storage.x: credentials don't belong into this file"),
+        (S3 + 'secret_key = "hush"\n', "credentials don't belong"),
+        (S3 + 'session_token = "hush"\n', "credentials don't belong"),
+        (S3.replace("uploads", "s3://uploads"), "'s3://uploads' can't be the name of a bucket"),
+        (S3.replace("uploads", "uploads/images"), "can't be the name of a bucket"),
+        (S3.replace("uploads", "a\\nb"), "bucket must be text on one line"),
+        (S3.replace('"uploads"', "3"), "bucket must be text on one line"),
+        (S3 + "prefix = 3\n", "prefix must be text"),
+        (S3 + 'prefix = "/up"\n', "prefix: it begins with a slash"),
+        (S3 + 'prefix = "up//"\n', "prefix: it contains two slashes in a row"),
+        (S3 + 'prefix = "up/../"\n', "prefix: the path contains '.' or '..'"),
+        (S3 + 'prefix = "a\\tb/"\n', "prefix: it contains a character that can't be printed"),
+        (S3 + 'endpoint_url = "minio:9000"\n', "endpoint_url must be a URL of http or https"),
+        (S3 + 'endpoint_url = "https://"\n', "endpoint_url must be a URL of http or https"),
+        (S3 + 'endpoint_url = "http://x:99999"\n', "endpoint_url must be a URL of http or https"),
+        (S3 + 'endpoint_url = "https://me:hush@x"\n', "endpoint_url must not hold a name or a password"),
+        (S3 + 'endpoint_url = "https://x/?a=b"\n', "endpoint_url must end with the host or a path"),
+        (S3 + 'region = ""\n', "region must be text on one line, and not empty"),
+        (S3 + "profile = 3\n", "profile must be text on one line, and not empty"),
+        (S3 + 'versions = "keep"\n', "versions must be one of refuse, marker, purge, not 'keep'"),
+        (S3 + "versions = 1\n", "versions must be one of refuse, marker, purge, not 1"),
+        (S3 + "versions = []\n", "versions must be one of refuse, marker, purge, not []"),
+        (S3 + "batch_size = 0\n", "batch_size must be a number from 1 to 1,000"),
+        (S3 + "batch_size = 1001\n", "batch_size must be a number from 1 to 1,000"),
+        (S3 + "batch_size = true\n", "batch_size must be a number from 1 to 1,000"),
+        (S3 + 'addressing = "dns"\n', "addressing must be one of auto, path, virtual, not 'dns'"),
     ],
 )
 def test_a_wrong_setting_is_one_line_that_says_where_and_what(tmp_path, text, words):
@@ -76,6 +131,7 @@ def test_a_wrong_setting_is_one_line_that_says_where_and_what(tmp_path, text, wo
     assert words in str(caught.value)
     assert named in str(caught.value)
     assert "\n" not in f"{caught.value}{caught.value.hint}"
+    assert "hush" not in f"{caught.value}{caught.value.hint}"
     assert caught.value.exit_code == 2
 
 

@@ -4,7 +4,6 @@ The database is not named here: DATABASE_URL, or libpq's own PG* variables, so t
 in a file that people commit.
 """
 
-import difflib
 import os
 import tomllib
 from collections.abc import Mapping
@@ -13,6 +12,8 @@ from pathlib import Path
 from typing import Any
 
 from pglapse.errors import SettingError
+from pglapse.known import only_known
+from pglapse.storage.s3.settings import S3Settings, s3_settings
 from pglapse.text import printable
 
 DEFAULT = "pglapse.toml"
@@ -36,7 +37,7 @@ class Settings:
     """A whole configuration file."""
 
     source: Path
-    storages: Mapping[str, LocalSettings]
+    storages: Mapping[str, LocalSettings | S3Settings]
 
 
 def load(named: str | None = None, environment: Mapping[str, str] = os.environ) -> Settings:
@@ -64,8 +65,8 @@ def load(named: str | None = None, environment: Mapping[str, str] = os.environ) 
     return Settings(source=path, storages=_storages(chosen, document))
 
 
-def _storages(chosen: str, document: dict[str, Any]) -> dict[str, LocalSettings]:
-    _only_known(chosen, "", document, {"storage"})
+def _storages(chosen: str, document: dict[str, Any]) -> dict[str, LocalSettings | S3Settings]:
+    only_known(chosen, "", document, {"storage"})
     tables = document.get("storage", {})
     if not isinstance(tables, dict) or not all(isinstance(table, dict) for table in tables.values()):
         raise SettingError(f"{chosen}: storages are tables, each named: [storage.public]")
@@ -74,19 +75,25 @@ def _storages(chosen: str, document: dict[str, Any]) -> dict[str, LocalSettings]
             f"{chosen} names no storage", hint="add a table like " + EXAMPLE.replace("\n", " ")
         )
     return {
-        name: _local(f"{chosen}: storage.{printable(name)}", name, table) for name, table in tables.items()
+        name: _storage(f"{chosen}: storage.{printable(name)}", name, table) for name, table in tables.items()
     }
 
 
-def _local(where: str, name: str, table: dict[str, Any]) -> LocalSettings:
+def _storage(where: str, name: str, table: dict[str, Any]) -> LocalSettings | S3Settings:
     if not name:
         raise SettingError(f"{where}: the name of a storage can't be empty")
     kind = table.get("kind")
     if kind is None:
-        raise SettingError(f'{where}: kind is missing (kind = "local")')
-    if kind != "local":
-        raise SettingError(f'{where}: unknown kind {kind!r}; known: "local"')
-    _only_known(where, "key ", table, {"kind", "root", "prune"})
+        raise SettingError(f'{where}: kind is missing (kind = "local" or kind = "s3")')
+    if kind == "local":
+        return _local(where, name, table)
+    if kind == "s3":
+        return s3_settings(where, name, table)
+    raise SettingError(f'{where}: unknown kind {kind!r}; known: "local", "s3"')
+
+
+def _local(where: str, name: str, table: dict[str, Any]) -> LocalSettings:
+    only_known(where, "key ", table, {"kind", "root", "prune"})
     root = table.get("root")
     if root is None:
         raise SettingError(f'{where}: root is missing (root = "/srv/uploads/public")')
@@ -100,11 +107,3 @@ def _local(where: str, name: str, table: dict[str, Any]) -> LocalSettings:
     if not isinstance(prune, bool):
         raise SettingError(f"{where}: prune must be true or false")
     return LocalSettings(name=name, root=Path(root), prune=prune)
-
-
-def _only_known(where: str, what: str, table: dict[str, Any], known: set[str]) -> None:
-    for key in table:
-        if key not in known:
-            close = difflib.get_close_matches(key, known, n=1)
-            meant = f"did you mean {close[0]}?" if close else f"known: {', '.join(sorted(known))}"
-            raise SettingError(f"{where}: unknown {what}{printable(key)!r}; {meant}")

@@ -2,24 +2,42 @@
 
 from collections.abc import Iterator
 from concurrent.futures import Executor, ThreadPoolExecutor, wait
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from threading import Barrier
 
 from pglapse.config import Settings
 from pglapse.errors import PglapseError
+from pglapse.storage import Storage
 from pglapse.storage.local import LocalStorage, keeping_roots, open_local
+from pglapse.storage.s3 import open_s3
+from pglapse.storage.s3.settings import S3Settings
 
 
 @contextmanager
-def storages(settings: Settings, threads: int) -> Iterator[dict[str, LocalStorage]]:
-    """The storages by name, sharing ``threads`` threads; raises `SettingError` when a root is missing."""
-    with ThreadPoolExecutor(threads, thread_name_prefix="delete") as pool:
-        _start(pool, threads)
-        opened = [
-            open_local(one.name, one.root, pool, threads=threads, prune=one.prune)
-            for one in settings.storages.values()
-        ]
-        yield {storage.name: storage for storage in keeping_roots(opened)}
+def storages(settings: Settings, threads: int) -> Iterator[dict[str, Storage]]:
+    """The storages by name; raises `SettingError` when a root or a library is missing.
+
+    Local ones share ``threads`` threads; a bucket has as many of its own, so that a server which does not
+    answer holds up nobody else.
+    """
+    with ExitStack() as stack:
+        pool = stack.enter_context(_threads(threads))
+        local: list[LocalStorage] = []
+        buckets: list[Storage] = []
+        for one in settings.storages.values():
+            if isinstance(one, S3Settings):
+                buckets.append(open_s3(one, stack.enter_context(_threads(threads)), threads=threads))
+            else:
+                local.append(open_local(one.name, one.root, pool, threads=threads, prune=one.prune))
+        opened = {storage.name: storage for storage in [*keeping_roots(local), *buckets]}
+        yield {name: opened[name] for name in settings.storages}
+
+
+@contextmanager
+def _threads(count: int) -> Iterator[Executor]:
+    with ThreadPoolExecutor(count, thread_name_prefix="delete") as pool:
+        _start(pool, count)
+        yield pool
 
 
 def _start(pool: Executor, threads: int) -> None:

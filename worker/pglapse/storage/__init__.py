@@ -87,11 +87,16 @@ class Batch:
 
     def begin(self, position: int) -> bool:
         """Whether this file may be touched now; if not, leave it alone and go on with the next."""
-        if clock() >= self.until or self._stopping() or not self._waiting.pop(position, False):
+        if self.over or not self._waiting.pop(position, False):
             return False
         self._begun.add(position)
         self.moved_at = clock()
         return True
+
+    @property
+    def over(self) -> bool:
+        """Whether no further file may be begun, and none that was should be tried once more."""
+        return clock() >= self.until or self._stopping()
 
     def end(self, position: int, outcome: Outcome) -> None:
         """Tell what became of a file that was begun; `KeyError` for any other."""
