@@ -3,10 +3,11 @@
 PYTHON ?= python3
 JOBS   ?= $(shell echo $$(($$(nproc 2>/dev/null || echo 2) + 1)))
 PYTEST ?=
+CHAOS  ?=
 BIN    := .venv/bin
 
 .DEFAULT_GOAL := help
-.PHONY: help setup server check test freeze demo bench clean
+.PHONY: help setup server check test freeze demo bench chaos clean
 
 help: ## List the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-8s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -32,6 +33,9 @@ demo: .venv/.run ## Watch rows lapse and files go, and see it proved
 
 bench: .venv/.run ## What a sweep costs, beside the ways that it replaces
 	@$(BIN)/python benchmarks/expiry.py
+
+chaos: setup ## Break things at random, judge what became of every file; CHAOS="--seconds 600 --campaign kills"
+	@nice -n 10 $(BIN)/python -m tests.chaos $(CHAOS)
 
 clean: ## Remove .venv and what the tools left
 	rm -rf .venv dist .pytest_cache .mypy_cache .ruff_cache .hypothesis

@@ -1,0 +1,86 @@
+"""The files of a campaign. Each says in its content which writing of it this is: its generation."""
+
+import os
+from contextlib import suppress
+from dataclasses import dataclass
+from itertools import count
+from pathlib import Path
+
+from tests.chaos.journal import Journal
+
+STORAGES = ("public", "private")
+
+Place = tuple[str, str]
+"""Storage and path."""
+
+
+@dataclass(frozen=True)
+class Disk:
+    """A folder with one root for each storage, and one where files are written before they get their name."""
+
+    folder: Path
+
+    def make(self) -> None:
+        for storage in STORAGES:
+            self.root(storage).mkdir(parents=True)
+        self.incoming.mkdir()
+
+    @property
+    def incoming(self) -> Path:
+        return self.folder / "incoming"
+
+    def root(self, storage: str) -> Path:
+        return self.folder / storage
+
+    def has(self, place: Place) -> bool:
+        return (self.root(place[0]) / place[1]).is_file()
+
+    def place(self, file: str) -> Place:
+        """Storage and path of an absolute file name."""
+        storage, _, path = os.path.relpath(file, self.folder).partition("/")
+        return storage, path
+
+    def generations(self) -> dict[Place, str]:
+        """What is there now."""
+        found = {}
+        for storage in STORAGES:
+            for folder, _, names in os.walk(self.root(storage)):
+                for name in names:
+                    file = Path(folder) / name
+                    found[self.place(str(file))] = generation(file.read_bytes())
+        return found
+
+    def config(self) -> str:
+        """The worker's configuration."""
+        return "".join(
+            f'[storage.{storage}]\nkind = "local"\nroot = "{self.root(storage)}"\n' for storage in STORAGES
+        )
+
+
+def generation(content: bytes) -> str:
+    return content.split(b"\n", 1)[0].decode()
+
+
+class Writer:
+    """Writes files for one application and notes each writing before and after."""
+
+    def __init__(self, disk: Disk, journal: Journal, name: str) -> None:
+        self._disk = disk
+        self._journal = journal
+        self._name = name
+        self._number = count(1)
+
+    def write(self, place: Place) -> None:
+        """Write the file anew, in one step, whatever was there before."""
+        this = f"{self._name}.{next(self._number)}"
+        draft = self._disk.incoming / this
+        draft.write_text(f"{this}\n{place[0]}:{place[1]}\n" + "x" * 200)
+        target = self._disk.root(place[0]) / place[1]
+        self._journal.note("write", place=place, generation=this)
+        while True:
+            # A worker may remove the folder in between, because it has just emptied it.
+            with suppress(FileNotFoundError):
+                target.parent.mkdir(parents=True, exist_ok=True)
+                draft.replace(target)
+                break
+        self._journal.note("written", place=place, generation=this)
