@@ -8,9 +8,10 @@ import tempfile
 import time
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
-from contextlib import ExitStack, suppress
+from contextlib import ExitStack
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 import psycopg
 
@@ -19,7 +20,7 @@ from pglapse.cluster import Cluster
 from tests.chaos import database
 from tests.chaos.database import APPLICATION, Database
 from tests.chaos.disk import Disk
-from tests.chaos.evidence import gather
+from tests.chaos.evidence import Evidence, gather
 from tests.chaos.faults import Rhythm, Trouble
 from tests.chaos.fleet import Fleet
 from tests.chaos.judge import Verdict, judge
@@ -44,6 +45,8 @@ class Scene:
     ways: Database
     fleet: Fleet
     stack: ExitStack
+    things: dict[str, Any]
+    """What a campaign has put there for its own faults."""
 
 
 @dataclass(frozen=True)
@@ -59,7 +62,7 @@ class Campaign:
     """Put something between the server and the others: ``scene`` may be changed."""
     mend: Callable[[Scene], None] = lambda scene: None
     """Let all be well again, before the applications are told to end."""
-    judged: Callable[[Scene, Verdict], None] = lambda scene, verdict: None
+    judged: Callable[[Scene, Evidence, Verdict], None] = lambda scene, evidence, verdict: None
     """What this campaign asks beyond the two invariants."""
     settings: Mapping[str, str] = field(default_factory=dict)
     workers: int = 3
@@ -138,9 +141,12 @@ def run(campaign: Campaign, seconds: float, seed: str, *, keep: bool = False) ->
             _settle(campaign, scene)
             found = gather(scene.fleet.journals, scene.ways.admin, scene.disk, trust_xids=campaign.trust_xids)
             verdict = judge(found)
-            campaign.judged(scene, verdict)
+            campaign.judged(scene, found, verdict)
             complaints += scene.fleet.complaints
             complaints += _too_little(campaign, seconds, toll, verdict)
+    except NotPossible:
+        shutil.rmtree(folder, ignore_errors=True)
+        raise
     except Exception as error:
         if not complaints:
             raise
@@ -156,7 +162,7 @@ def _scene(campaign: Campaign, folder: Path, seconds: float, seed: str, stack: E
     disk.make()
     server = database.make(folder / "server", dict(campaign.settings))
     cluster.start(server)
-    stack.callback(lambda: cluster.stop(server, "immediate"))
+    stack.callback(cluster.stop, server, "immediate")
     ways = database.reached_by(database.install(server.dsn))
     fleet = Fleet(
         folder,
@@ -169,7 +175,7 @@ def _scene(campaign: Campaign, folder: Path, seconds: float, seed: str, stack: E
         may_die=campaign.may_die,
     )
     stack.callback(fleet.kill_all)
-    scene = Scene(folder, seed, seconds, disk, server, ways, fleet, stack)
+    scene = Scene(folder, seed, seconds, disk, server, ways, fleet, stack, {})
     campaign.prepare(scene)
     fleet.dsn = scene.ways.worker
     return scene
@@ -239,8 +245,3 @@ def _too_little(campaign: Campaign, seconds: float, toll: Counter[str], verdict:
     if deleted < files:
         missing.append(f"only {deleted} files were deleted; at least {files} were wanted")
     return missing
-
-
-def remove(folder: Path) -> None:
-    with suppress(OSError):
-        shutil.rmtree(folder)

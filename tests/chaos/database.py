@@ -100,6 +100,12 @@ def make(folder: Path, settings: dict[str, str] | None = None) -> Cluster:
     return cluster.create(bindir, folder, {**SETTINGS, **(settings or {})})
 
 
+def change(server: Cluster, **settings: str) -> None:
+    """Change settings of a server that does not run."""
+    with (server.folder / "data" / "postgresql.conf").open("a") as conf:
+        conf.writelines(f"{name} = '{value}'\n" for name, value in settings.items())
+
+
 def install(admin: str) -> str:
     """Make the campaign's database on a running server; returns a superuser's DSN for it."""
     with psycopg.connect(admin, autocommit=True) as conn:

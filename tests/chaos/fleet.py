@@ -98,6 +98,10 @@ class Fleet:
             )
 
     @property
+    def places(self) -> list[int]:
+        return sorted(self._workers)
+
+    @property
     def pids(self) -> set[int]:
         """The workers' process numbers."""
         return {process.pid for process in self._workers.values()}
