@@ -111,7 +111,10 @@ def worker(
 
 
 class Door:
-    """Stands before the server and can be shut: new connections are refused, open ones are cut."""
+    """Stands before the server and can be shut: new connections are refused, open ones are cut.
+
+    While ``swallowing`` it takes whatever either side sends, also on new connections, and passes on nothing.
+    """
 
     def __init__(self, dsn: str) -> None:
         given = conninfo_to_dict(dsn)
@@ -127,6 +130,9 @@ class Door:
         self._listener: socket.socket | None = None
         self._open: list[socket.socket] = []
         self._lock = threading.Lock()
+        self.swallowing = False
+        self._flowing = threading.Event()
+        self._flowing.set()
 
     def open(self) -> None:
         self._listener = socket.socket()
@@ -135,7 +141,12 @@ class Door:
         self._listener.listen()
         threading.Thread(target=self._serve, args=(self._listener,), daemon=True).start()
 
+    def clog(self) -> None:
+        """Take nothing more, so that what is sent piles up at the sender's."""
+        self._flowing.clear()
+
     def shut(self) -> None:
+        self._flowing.set()
         if self._listener is not None:
             with suppress(OSError):
                 self._listener.shutdown(socket.SHUT_RDWR)
@@ -158,19 +169,20 @@ class Door:
             outside.connect(self._target)
             with self._lock:
                 self._open += [inside, outside]
-            threading.Thread(target=_pass_on, args=(inside, outside), daemon=True).start()
+            threading.Thread(target=self._pass_on, args=(inside, outside), daemon=True).start()
 
-
-def _pass_on(one: socket.socket, other: socket.socket) -> None:
-    with one, other, selectors.DefaultSelector() as ready, suppress(OSError):
-        ready.register(one, selectors.EVENT_READ, other)
-        ready.register(other, selectors.EVENT_READ, one)
-        while True:
-            for key, _ in ready.select():
-                data = key.fileobj.recv(65536)  # type: ignore[union-attr]
-                if not data:
-                    return
-                key.data.sendall(data)
+    def _pass_on(self, one: socket.socket, other: socket.socket) -> None:
+        with one, other, selectors.DefaultSelector() as ready, suppress(OSError):
+            ready.register(one, selectors.EVENT_READ, other)
+            ready.register(other, selectors.EVENT_READ, one)
+            while True:
+                for key, _ in ready.select():
+                    self._flowing.wait()
+                    data = key.fileobj.recv(65536)  # type: ignore[union-attr]
+                    if not data:
+                        return
+                    if not self.swallowing:
+                        key.data.sendall(data)
 
 
 @contextmanager

@@ -36,6 +36,12 @@ def connect(conninfo: str | None = None, **options: Any) -> psycopg.Connection[A
     Raises `psycopg.OperationalError` when the server can't be reached, and `SettingError` when the
     connection string is none.
     """
+    text, parameters = target(conninfo, **options)
+    return psycopg.connect(text, **parameters)
+
+
+def target(conninfo: str | None = None, **options: Any) -> tuple[str, dict[str, Any]]:
+    """Where to connect to, and how: what `psycopg.connect` takes; raises `SettingError`."""
     text = dsn() if conninfo is None else conninfo
     try:
         given = conninfo_to_dict(text)
@@ -51,4 +57,4 @@ def connect(conninfo: str | None = None, **options: Any) -> psycopg.Connection[A
         for name, (value, variable) in DEFAULTS.items()
         if name not in given and not (variable and os.environ.get(variable))
     }
-    return psycopg.connect(text, **{**defaults, "client_encoding": "utf8", **options})
+    return text, {**defaults, "client_encoding": "utf8", **options}

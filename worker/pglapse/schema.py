@@ -8,7 +8,9 @@ from typing import Any
 import psycopg
 from psycopg import errors
 
+from pglapse import deadline
 from pglapse.connect import connect
+from pglapse.deadline import Patience
 from pglapse.errors import PglapseError, SchemaError
 from pglapse.text import printable
 
@@ -28,10 +30,9 @@ def opened(grant: str) -> Iterator[Connection]:
         yield conn
 
 
-def for_worker(**options: Any) -> Connection:
+def for_worker(patience: Patience | None = None, **options: Any) -> deadline.Connection:
     """A connection that lasts, for a thread of the worker; what the server warns of goes to the log."""
-    # No prepared statements: they gain nothing here and trouble a pooler.
-    conn = connect(autocommit=True, prepare_threshold=None, **options)
+    conn = deadline.connect(patience, **options)
     conn.add_notice_handler(_warned)
     return conn
 
