@@ -1,4 +1,4 @@
-"""``python -m tests.support.provide``: a PostgreSQL with pg_cron by apt, where nothing else is there.
+"""``python -m tests.support.provide``: PostgreSQL with pg_cron, and PgBouncer, by apt, if nothing is there.
 
 Nothing is installed where a server was named, where Docker answers, or where one is here already. Where this
 machine does not allow it, that is said, and the tests go on with what they find.
@@ -52,11 +52,11 @@ def provided(installed: int | None) -> str:
         "--no-install-recommends",
         "install",
     ]
-    names = [f"postgresql-{version}", f"postgresql-{version}-cron"]
+    names = [f"postgresql-{version}", f"postgresql-{version}-cron", "pgbouncer"]
     done = subprocess.run([*root, *command, *names], capture_output=True, text=True, check=False)
     if done.returncode:
         return f"apt-get install {' '.join(names)} failed: {done.stderr.strip().splitlines()[-1:]}"
-    return f"installed {' and '.join(names)}"
+    return f"installed {', '.join(names)}"
 
 
 def packages() -> list[int]:
