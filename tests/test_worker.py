@@ -218,37 +218,40 @@ def test_what_a_killed_worker_held_is_finished_by_another_after_the_lease(conn, 
 
     with worker(dsn, config, "--threads", "1", "--lease", "2", slow_disk=0.05) as first:
         until(lambda: len(list((root / "d").iterdir())) < 45)
-        [held_until] = row(conn, "select max(leased_until) from lapse.file_cleanup_queue")
         with worker(dsn, config) as second:
             first.process.kill()
             first.ends()
+            killed, held_until = row(
+                conn, "select leased_by, max(leased_until) from lapse.file_cleanup_queue group by leased_by"
+            )
             until(lambda: empty(conn), seconds=15)
             second.process.send_signal(signal.SIGTERM)
             assert second.ends() == 0
 
     assert list(root.iterdir()) == []
-    found = rows(
-        conn,
-        "select outcome, attempts, finished_at > %s from lapse.file_cleanup_log".replace(
-            "%s", f"'{held_until}'"
-        ),
-    )
+    found = conn.execute(
+        "select outcome, attempts, worker = %s or finished_at > %s from lapse.file_cleanup_log",
+        [killed, held_until],
+    ).fetchall()
     assert len(found) == 50
-    assert {(attempts, late) for _, attempts, late in found} == {
-        (1, True)
-    }  # what was lost in company burns no attempt
+    # Nobody knows which of them killed it, so for none of them that was an attempt.
+    assert {(attempts, in_time) for _, attempts, in_time in found} == {(1, True)}
     assert {outcome for outcome, *_ in found} == {"deleted", "missing"}
 
 
-def test_a_batch_longer_than_its_lease_is_given_back_and_goes_on_smaller(conn, dsn, root, config):
+def test_a_batch_longer_than_its_lease_is_leased_anew_and_nobody_else_takes_it(conn, dsn, root, config):
     enqueue(conn, *put(root, *(f"d/{number}" for number in range(30))))
 
-    with worker(dsn, config, "--threads", "1", "--lease", "1", slow_disk=0.07) as running:
+    with (
+        worker(dsn, config, "--threads", "1", "--lease", "1", slow_disk=0.1) as running,
+        worker(dsn, config) as other,
+    ):
         until(lambda: empty(conn), seconds=15)
 
     assert list(root.iterdir()) == []
     assert rows(conn, "select distinct outcome, attempts from lapse.file_cleanup_log") == [("deleted", 1)]
-    assert "released" in running.said
+    assert "deleting slowly" not in other.said
+    assert "too late" not in running.said + other.said
 
 
 def test_two_workers_share_the_queue_and_no_file_is_done_twice(conn, dsn, root, config):
@@ -400,9 +403,9 @@ def test_once_does_not_say_all_is_well_while_results_can_t_be_handed_in(conn, ds
     done = pglapse(dsn, "worker", "--once", "--batch", "1", "--config", str(config))
 
     assert done.returncode == 1
-    assert "the results of 20 files can't be handed in, so no more were taken" in done.stderr
+    assert re.search(r"the results of 2\d files can't be handed in, so no more were taken", done.stderr)
     assert "no such luck" in done.stderr
-    assert len(list((root / "d").iterdir())) == 10
+    assert len(list((root / "d").iterdir())) >= 8
     assert rows(conn, "select count(*) from lapse.file_cleanup_queue") == [(30,)]
 
 
@@ -455,7 +458,7 @@ def test_files_of_a_storage_that_nobody_serves_are_dead_with_the_reason(conn, ds
     assert dead_reason(conn) == "no worker has ever served storage elsewhere; served: public"
 
 
-def test_a_root_that_vanishes_while_running_makes_files_fail_not_missing(conn, dsn, root, config):
+def test_a_root_that_vanishes_while_running_leaves_its_files_in_the_queue(conn, dsn, root, config):
     conn.execute("update lapse.setting set backoff_base = '100 ms', backoff_cap = '1 s'")
 
     with worker(dsn, config) as running:

@@ -1,164 +1,321 @@
-"""Work off what is due: take files, delete them, hand in what became of them with the next request.
+"""Work off what is due: take files, have them deleted, hand in what became of them with the next request.
 
-Results that could not be handed in (a lost connection, a row that an application holds) stay with the
-worker and go in again; the lease token makes that harmless.
+The main thread, here, does nothing but talk to the database; each storage deletes in a lane of its own, so
+the results of one batch are handed in while the next is being deleted. Results that could not be handed in (a
+lost connection, a row that an application holds) stay with the worker and go in again; the lease token makes
+that harmless.
 """
 
 import logging
-from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from contextlib import suppress
+from os import O_CLOEXEC, O_NONBLOCK, close, pipe2, read, write
+from select import select
 
 from pglapse import queue, text
-from pglapse.queue import Claim, Connection, Position, Result
-from pglapse.storage import Away, Batch, File, Outcome, Storage, Verdict, clock
+from pglapse.lane import Hand, Lane
+from pglapse.queue import START, Claim, Connection, Result, Want
+from pglapse.storage import Outcome, Storage, Verdict, clock
 
 log = logging.getLogger(__name__)
 
 SAFE_PART = 0.9  # of the lease: what is left is for handing in
+RENEW_PART = 0.4  # of the lease; after that the files still in hand are leased anew
 MOST = 20  # batches whose results could not be handed in; beyond that no more files are taken
+FRESH = 4  # batches of new results that go into one request at most
 RESTART = 20  # requests after which the search starts from the oldest row again
-UNUSUAL: tuple[Verdict, ...] = ("missing", "failed", "refused", "released")
+PIECE = 0.5  # longest sleep between two looks at lanes and at whether to stop
+HELD = 0.5  # before results go in again whose rows were locked
+LONG_HELD = 8.0  # the same, when that was to no avail again and again
+UNUSUAL: tuple[Verdict, ...] = ("missing", "changed", "failed", "refused", "released")
 ALL_MISSING = 100  # this many files, all of them missing, are worth a warning
 
 
-@dataclass(slots=True)
 class Worker:
-    """Who works, where, how hard, and what it has done so far."""
+    """Who works, where, how hard, what is in its hands, and what it has done so far."""
 
-    id: str
-    storages: Mapping[str, Storage]
-    stopping: Callable[[], bool]
-    batch: int = 500
-    lease: float = 60.0
-    take: int = 0
-    """Files to ask for next: fewer than ``batch`` while the storage is slow."""
-    unreported: list[Result] = field(default_factory=list)
-    """Results to be handed in: first those that could not be so far, then new ones."""
-    done: int = 0
-    failed: int = 0
-    freed: int = 0
+    def __init__(
+        self,
+        id_: str,
+        storages: Mapping[str, Storage],
+        stopping: Callable[[], bool],
+        *,
+        batch: int = 500,
+        lease: float = 60.0,
+        patience: float = 60.0,
+        grace: float = 25.0,
+    ) -> None:
+        self.id = id_
+        self.stopping = stopping
+        self.batch = batch
+        self.lease = lease
+        self.patience = patience
+        """Seconds without any progress after which a storage counts as hung."""
+        self.grace = grace
+        """Seconds that files in hand may take once told to stop."""
+        self.fresh: list[Result] = []
+        """Results not yet handed in."""
+        self.held: list[Result] = []
+        """Results that could not be handed in when that was tried."""
+        self.done = 0
+        self.failed = 0
+        self.freed = 0
+        self._held_pause = HELD
+        self._held_until = 0.0
+        self._alone: tuple[Lane, Hand] | None = None
+        self._waker, self._wake_up = pipe2(O_NONBLOCK | O_CLOEXEC)
+        self.lanes = {
+            name: Lane(storage, batch=batch, wake=self.wake, stopping=stopping)
+            for name, storage in storages.items()
+        }
 
-    def __post_init__(self) -> None:
-        self.take = self.take or self.batch
+    def close(self) -> None:
+        """Let go of what waking takes; for workers that end before their process does."""
+        close(self._waker)
+        close(self._wake_up)
+
+    @property
+    def unreported(self) -> list[Result]:
+        """Results to be handed in."""
+        return self.held + self.fresh
 
     @property
     def clogged(self) -> bool:
         """Whether so many results wait to be handed in that no more files may be taken."""
-        return len(self.unreported) >= MOST * self.batch
+        return len(self.held) + len(self.fresh) >= MOST * self.batch
+
+    @property
+    def busy(self) -> bool:
+        """Whether a storage has files in hand, one that hangs left aside."""
+        return any(lane.hands and not lane.hung for lane in self.lanes.values())
+
+    @property
+    def waiting(self) -> bool:
+        """Whether a batch waits until it is the only one in our hands."""
+        return self._alone is not None
+
+    @property
+    def in_hand(self) -> list[str]:
+        """The storages that have files in hand."""
+        return [lane.name for lane in self.lanes.values() if lane.hands]
+
+    @property
+    def troubles(self) -> dict[str, str]:
+        """What is wrong with which storage."""
+        return {lane.name: lane.trouble for lane in self.lanes.values() if lane.trouble is not None}
+
+    def nudge(self) -> None:
+        """There may be more to do: look at once."""
+        for lane in self.lanes.values():
+            lane.look_at = 0.0
+
+    def turn(self, conn: Connection) -> bool:
+        """Collect what the lanes did, hand it in and take more; False when there was nothing to do."""
+        now = clock()
+        self._collect(now)
+        wants = self._wants(now)
+        held, fresh = self._to_hand_in(now)
+        if not wants and not held and not fresh:
+            self._renew(conn, now)
+            return False
+        began = clock()  # before the claim: our idea of the lease ends before the server's
+        answer = queue.exchange(conn, self.id, held + fresh, wants, lease=self.lease)
+        self._settled(held, fresh, answer)
+        self._placed(wants, answer, began)
+        self._renew(conn, clock())
+        return True
+
+    def hand_in(self, conn: Connection) -> None:
+        """Hand in all results, and take nothing."""
+        held, fresh = list(self.held), list(self.fresh)
+        self._settled(held, fresh, queue.exchange(conn, self.id, held + fresh, [], lease=self.lease))
+
+    def forget(self) -> None:
+        """Let go of results that can't be handed in."""
+        self.held, self.fresh = [], []
+
+    def rest(self, conn: Connection, seconds: float) -> bool:
+        """Sleep until a lane is done with something, a nudge comes or the time is over; True when nudged."""
+        if queue.nudged(conn, 0):  # it came with an answer, so there is nothing left to wait for
+            self.nudge()
+            return True
+        now = clock()
+        times = [lane.next_look(now) for lane in self.lanes.values()]
+        if self._alone is not None or self.stopping() or self.clogged:
+            times = []
+        if self.held:
+            times.append(self._held_until - now)
+        if any(lane.hands for lane in self.lanes.values()):
+            times.append(self.lease * RENEW_PART / 2)
+        pause = max(0.0, min(seconds, PIECE, *times))
+        with suppress(InterruptedError):
+            select([conn.fileno(), self._waker], [], [], pause)
+        with suppress(BlockingIOError):
+            read(self._waker, 4096)
+        if nudged := queue.nudged(conn, 0):
+            self.nudge()
+        return nudged
+
+    def wake(self) -> None:
+        """End `rest`; from any thread or signal handler."""
+        with suppress(BlockingIOError, OSError):  # full: awake already; closed: nobody to wake
+            write(self._wake_up, b"x")
+
+    def _collect(self, now: float) -> None:
+        """Take in what became of files, and give up on a storage that hangs."""
+        for lane in self.lanes.values():
+            finished = lane.finished()
+            for hand in [*finished, *lane.hands]:
+                for result in hand.collect():
+                    self._count(result.outcome)
+                    self.fresh.append(result)
+            for hand in finished:
+                lane.judge(hand)
+                _report(hand)
+                if self._alone is not None and self._alone[1] is hand:
+                    self._alone = None
+            if not lane.hung and (stalled := lane.stalled(now)) >= self.patience:
+                lane.give_up(stalled)
+
+    def _count(self, outcome: Outcome) -> None:
+        self.done += outcome.verdict in ("deleted", "missing")
+        self.failed += outcome.verdict in ("failed", "refused")
+        self.freed += outcome.bytes
+
+    def _wants(self, now: float) -> list[Want]:
+        """A batch for each lane that has room, unless one batch has to be worked on alone."""
+        self._begin_alone()
+        if self._alone is not None or self.stopping() or self.clogged:
+            return []
+        return [Want(lane.name, lane.take, lane.after) for lane in self.lanes.values() if lane.room(now)]
+
+    def _begin_alone(self) -> None:
+        """Begin the batch that waits to be alone, once all else is out of our hands and handed in.
+
+        Told to stop, at once: it gives all its files back.
+        """
+        if self._alone is None or self._alone[1].begun:
+            return
+        lane, waiting = self._alone
+        others = [hand for one in self.lanes.values() if not one.hung for hand in one.hands]
+        if self.stopping() or (others == [waiting] and not self.fresh):
+            lane.begin(waiting)
+
+    def _to_hand_in(self, now: float) -> tuple[list[Result], list[Result]]:
+        """Results for this request: now and then some that could not be handed in before, and new ones.
+
+        Rows may be locked for long, or a file source may fail: to hand in all of them each time would take
+        longer and longer.
+        """
+        held = self.held[: self.batch] if now >= self._held_until else []
+        return held, self.fresh[: FRESH * self.batch]
+
+    def _settled(self, held: Sequence[Result], fresh: Sequence[Result], answer: queue.Exchange) -> None:
+        """Keep what could not be settled; ask less and less after what stays locked."""
+        stuck = [result for result in held if result.receipt in answer.unsettled]
+        refused = [result for result in fresh if result.receipt in answer.unsettled]
+        if held:
+            self._held_pause = min(self._held_pause * 2, LONG_HELD) if len(stuck) == len(held) else HELD
+        if held or (refused and not self.held):
+            self._held_until = clock() + self._held_pause
+        self.held = self.held[len(held) :] + stuck + refused
+        del self.fresh[: len(fresh)]
+        if answer.stale:
+            log.info("%d results came too late: another worker took over", len(answer.stale))
+
+    def _placed(self, wants: Sequence[Want], answer: queue.Exchange, began: float) -> None:
+        """Put what was taken into the lanes, and note when to look again."""
+        until = began + self.lease * SAFE_PART
+        claims: dict[str, list[Claim]] = {}
+        for claim in answer.claims:
+            claims.setdefault(claim.storage, []).append(claim)
+        for name, taken in claims.items():
+            lane = self.lanes[name]
+            if answer.alone:
+                self._alone = lane, lane.hold(taken, until, alone=True)
+                self._begin_alone()
+            else:
+                lane.put(taken, until)
+        for want in wants:
+            lane = self.lanes[want.storage]
+            lane.turns += 1
+            if want.storage in answer.next and lane.turns % RESTART:
+                lane.after = answer.next[want.storage]
+                continue
+            lane.after = START
+            wait = answer.wait.get(want.storage, 0.0)
+            # From a resume point on, older rows were not looked at: once more from the start.
+            if want.after != START or answer.alone:
+                wait = 0.0
+            lane.look_at = float("inf") if wait is None else clock() + wait
+
+    def _renew(self, conn: Connection, now: float) -> None:
+        """Lease anew what takes longer. What could not be leased is taken back from the storage."""
+        due = now + self.lease * (SAFE_PART - RENEW_PART)
+        hands = [
+            hand
+            for lane in self.lanes.values()
+            for hand in lane.hands
+            if hand.done_at is None and hand.batch.open and hand.batch.until <= due
+        ]
+        if not hands:
+            return
+        open_ = {hand: hand.batch.left() for hand in hands}
+        began = clock()
+        lost = queue.renew(
+            conn,
+            self.id,
+            [hand.claims[position] for hand, positions in open_.items() for position in positions],
+            lease=self.lease,
+        )
+        for hand, positions in open_.items():
+            for position in positions:
+                claim = hand.claims[position]
+                if claim.receipt in lost and hand.batch.withdraw(position):
+                    self.fresh.append(Result(claim, Outcome("released")))
+            hand.batch.until = began + self.lease * SAFE_PART
 
 
 def drain(conn: Connection, worker: Worker, between: Callable[[], None] = lambda: None) -> float | None:
     """Delete what is due until nothing is, or until told to stop; return the seconds until more is due.
 
-    ``between`` is called after each batch. The search for due rows goes on where the last request ended,
-    which spares it the rows just finished, and ends with a look from the very start.
+    ``between`` is called after each request. None: not before a nudge.
     """
-    after: dict[str, Position] = {}
-    for turn in range(1, 1_000_000_000):
-        stopping = worker.stopping()
-        asked = 0 if stopping or worker.clogged else worker.take
-        began = clock()  # before the claim: our idea of the lease ends before the server's
-        results, later = _at_a_time(worker)
-        answer = queue.exchange(
-            conn,
-            worker.id,
-            results,
-            storages=list(worker.storages) if asked else [],
-            limit=asked,
-            lease=worker.lease,
-            after=after,
-        )
-        worker.unreported = later + [result for result in results if result.receipt in answer.unsettled]
-        if answer.stale:
-            log.info("%d results came too late: another worker took over", len(answer.stale))
-        if answer.claims:
-            _work(worker, answer.claims, began)
+    worker.nudge()
+    while True:
+        if worker.turn(conn):
             between()
-        elif stopping or answer.wait != 0:
-            return answer.wait
-        after = answer.after if turn % RESTART else {}
-    raise AssertionError("unreachable")
+            continue
+        now = clock()
+        looking = [lane for lane in worker.lanes.values() if lane.trouble is None]
+        idle = not worker.busy and not worker.fresh
+        if idle and (worker.stopping() or worker.clogged):
+            return None
+        if idle and all(lane.checked and lane.look_at > now for lane in looking) and not worker.waiting:
+            soonest = min((lane.look_at for lane in looking), default=float("inf"))
+            return None if soonest == float("inf") else soonest - now
+        worker.rest(conn, PIECE)
 
 
-def _at_a_time(worker: Worker) -> tuple[list[Result], list[Result]]:
-    """Results to hand in now, and those that wait: the newest batch, and one of those that failed before.
-
-    Rows may be locked for long, or a file source may fail: to hand in all of them each time would take
-    longer and longer.
-    """
-    count, size = len(worker.unreported), worker.batch
-    if count <= 2 * size:
-        return worker.unreported, []
-    return worker.unreported[:size] + worker.unreported[-size:], worker.unreported[size:-size]
-
-
-def delete(
-    storages: Mapping[str, Storage], claims: Sequence[Claim], until: float, stopping: Callable[[], bool]
-) -> list[Result]:
-    """Delete claimed files, storage by storage; one result for each."""
-    groups: dict[str, list[Claim]] = {}
-    for claim in claims:
-        groups.setdefault(claim.storage, []).append(claim)
-    results: list[Result] = []
-    for name, group in groups.items():
-        storage = storages.get(name)
-        if storage is None:
-            known = ", ".join(sorted(storages))
-            unknown = Outcome("refused", error=f"no storage {name!r} in the worker's configuration ({known})")
-            results += [Result(claim, unknown) for claim in group]
-        else:
-            batch = Batch([File(claim.path) for claim in group], until, stopping)
-            try:
-                storage.delete(batch)
-            except Away as error:
-                batch.give_back(Outcome("failed", error=error.reason), begun=True)
-            except Exception as error:
-                log.exception("an unexpected error in storage %s", text.printable(name))
-                batch.give_back(
-                    Outcome("failed", error=f"an unexpected error: {type(error).__name__}: {error}"),
-                    begun=True,
-                )
-            batch.give_back(begun=True)
-            results += [Result(group[position], outcome) for position, outcome in batch.collect()]
-    return results
-
-
-def _work(worker: Worker, claims: Sequence[Claim], began: float) -> None:
-    """Delete a batch, note its results to be handed in, and say so in one line."""
-    results = delete(worker.storages, claims, began + worker.lease * SAFE_PART, worker.stopping)
-    worker.unreported += results
-    counts = Counter(result.outcome.verdict for result in results)
-    freed = sum(result.outcome.bytes for result in results)
-    worker.done += counts["deleted"] + counts["missing"]
-    worker.failed += counts["failed"] + counts["refused"]
-    worker.freed += freed
-    _report(results, counts, freed, clock() - began)
-    if counts["released"] and not worker.stopping():
-        worker.take = max(1, worker.take // 2)
-    else:
-        worker.take = min(worker.batch, worker.take * 2)
-
-
-def _report(results: Sequence[Result], counts: Counter[Verdict], freed: int, seconds: float) -> None:
-    parts = [f"{text.files(counts['deleted'])} deleted, {text.size(freed)} freed"]
+def _report(hand: Hand) -> None:
+    """Say in one line what became of a batch, and why where it did not go."""
+    counts = hand.counts
+    if not counts:
+        return
+    seconds = (hand.done_at or clock()) - hand.taken_at
+    parts = [f"{text.files(counts['deleted'])} deleted, {text.size(hand.freed)} freed"]
     parts += [f"{counts[verdict]:,} {verdict}" for verdict in UNUSUAL if counts[verdict]]
     log.info(
         "%s in %.2f s",
         ", ".join(parts),
         seconds,
-        extra=dict(counts) | {"bytes": freed, "seconds": round(seconds, 3)},
+        extra=dict(counts) | {"bytes": hand.freed, "seconds": round(seconds, 3)},
     )
-    if counts["missing"] == len(results) >= ALL_MISSING:
+    if counts["missing"] == counts.total() >= ALL_MISSING:
         log.warning(
-            "all %d files of this batch were gone already: is the storage's root right?", len(results)
+            "all %d files of this batch were gone already: is the storage's root right?", counts.total()
         )
-    reasons: dict[tuple[str, str], list[Claim]] = {}
-    for result in results:
-        if result.outcome.verdict in ("failed", "refused"):
-            reason = result.outcome.verdict, result.outcome.error or "no reason given"
-            reasons.setdefault(reason, []).append(result.claim)
-    for (verdict, error), claims in list(reasons.items())[:5]:
+    for (verdict, error), claims in list(hand.reasons.items())[:5]:
         first = claims[0]
         log.warning(
             "%s %s:%s%s: %s",
@@ -169,5 +326,5 @@ def _report(results: Sequence[Result], counts: Counter[Verdict], freed: int, sec
             text.printable(error),
             extra={"queue_id": first.id, "attempt": first.attempt, "files": len(claims)},
         )
-    if len(reasons) > 5:
-        log.warning("and %d other reasons: see lapse.queue_detail", len(reasons) - 5)
+    if len(hand.reasons) > 5:
+        log.warning("and %d other reasons: see lapse.queue_detail", len(hand.reasons) - 5)

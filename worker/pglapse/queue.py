@@ -11,7 +11,7 @@ import psycopg
 from psycopg.types.json import Jsonb
 
 from pglapse.errors import translated
-from pglapse.storage import Outcome
+from pglapse.storage import Expected, Outcome
 from pglapse.text import storable
 
 Connection = psycopg.Connection[Any]
@@ -19,8 +19,8 @@ Connection = psycopg.Connection[Any]
 CHANNEL = "file_cleanup_queue"
 
 Position = tuple[int | None, int]
-"""Due time, in microseconds since 1970, and number of a queue row. A number means the same whatever the
-session's time zone, style of dates and collation; None comes before every time."""
+"""Due time, in microseconds since 1970, and number of a queue row: where a search goes on. A number means the
+same whatever the session's time zone, style of dates and collation; None comes before every time."""
 
 START: Position = (None, 0)
 
@@ -37,7 +37,20 @@ class Claim:
     storage: str
     path: str
     attempt: int
-    due: int
+    expected: tuple[Expected, ...] = ()
+
+    @property
+    def receipt(self) -> Receipt:
+        return self.id, self.token
+
+
+@dataclass(frozen=True, slots=True)
+class Want:
+    """How many files of a storage to take, and where the search for them goes on."""
+
+    storage: str
+    limit: int
+    after: Position = START
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,7 +62,7 @@ class Result:
 
     @property
     def receipt(self) -> Receipt:
-        return self.claim.id, self.claim.token
+        return self.claim.receipt
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,12 +70,14 @@ class Exchange:
     """The answer to results handed in: more files, and the results that must be handed in again."""
 
     claims: list[Claim]
+    alone: bool
+    """The files taken were lost with a worker before: nothing else may be in hand while they are deleted."""
     unsettled: frozenset[Receipt]
     stale: frozenset[Receipt]
-    wait: float | None
-    """Seconds until there may be more; 0 at once, None not before a nudge, or when all asked for came."""
-    after: dict[str, Position]
-    """By storage, where to go on; storages without more are not in it."""
+    next: Mapping[str, Position]
+    """Where the search goes on, for each storage of which all files asked for came."""
+    wait: Mapping[str, float | None]
+    """For each of the others, seconds until there may be more; 0 at once, None not before a nudge."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -74,17 +89,9 @@ class Welcome:
 
 
 def exchange(
-    conn: Connection,
-    worker: str,
-    results: Sequence[Result],
-    *,
-    storages: Sequence[str],
-    limit: int,
-    lease: float,
-    after: Mapping[str, Position] | None = None,
+    conn: Connection, worker: str, results: Sequence[Result], wants: Sequence[Want], *, lease: float
 ) -> Exchange:
-    """Hand in results and take files that are due, at most ``limit`` of each storage, from ``after`` on."""
-    points = [(after or {}).get(name, START) for name in storages]
+    """Hand in results and take files that are due, in due order."""
     encoding = conn.info.parameter_status("server_encoding") or ""
     handed_in = [
         {
@@ -98,30 +105,59 @@ def exchange(
     ]
     with translated():
         rows = conn.execute(
-            "select e.kind, e.id, e.token, e.storage, e.path, e.attempt,"
+            "select e.kind, e.id, e.token, e.storage, e.path, e.attempt, e.expected, e.alone,"
             "       (extract(epoch from e.due) * 1000000)::bigint, e.wait_seconds"
-            "  from lapse.exchange_files("
-            "           %s::text, %s::jsonb, %s::text[], %s::integer[], %s::interval,"
-            "           array(select 'epoch'::timestamptz + p.due * interval '1 microsecond'"
-            "                   from unnest(%s::bigint[]) with ordinality as p (due, n) order by p.n),"
-            "           %s::bigint[]) as e"
-            " order by e.due, e.id",
+            "  from lapse.exchange_files(%s::text, %s::jsonb, %s::text[], %s::integer[], %s::interval,"
+            "           array(select 'epoch'::timestamptz + u.due * interval '1 microsecond'"
+            "                   from unnest(%s::bigint[]) with ordinality as u (due, n) order by u.n),"
+            "           %s::bigint[]) as e",
             [
                 worker,
                 Jsonb(handed_in),
-                list(storages),
-                [limit] * len(storages),
+                [want.storage for want in wants],
+                [want.limit for want in wants],
                 timedelta(seconds=lease),
-                [due for due, _ in points],
-                [number for _, number in points],
+                [want.after[0] for want in wants],
+                [want.after[1] for want in wants],
             ],
         ).fetchall()
+    kinds: dict[str, list[tuple[Any, ...]]] = {}
+    for kind, *row in rows:
+        kinds.setdefault(kind, []).append(tuple(row))
+    claimed = kinds.get("claimed", [])
     return Exchange(
-        claims=[Claim(*row[1:7]) for row in rows if row[0] == "claimed"],
-        unsettled=frozenset((row[1], row[2]) for row in rows if row[0] == "unsettled"),
-        stale=frozenset((row[1], row[2]) for row in rows if row[0] == "stale"),
-        wait=min((row[7] for row in rows if row[0] == "wait" and row[7] is not None), default=None),
-        after={row[3]: (row[6], row[1]) for row in rows if row[0] == "next"},
+        claims=[
+            Claim(id_, token, storage, path, attempt, _expected(expected))
+            for id_, token, storage, path, attempt, expected, *_ in claimed
+        ],
+        alone=any(row[6] for row in claimed),
+        unsettled=frozenset((row[0], row[1]) for row in kinds.get("unsettled", [])),
+        stale=frozenset((row[0], row[1]) for row in kinds.get("stale", [])),
+        next={row[2]: (row[7], row[0]) for row in kinds.get("next", [])},
+        wait={row[2]: row[8] for row in kinds.get("wait", [])},
+    )
+
+
+def renew(conn: Connection, worker: str, claims: Sequence[Claim], *, lease: float) -> frozenset[Receipt]:
+    """Hold on to files that take longer; those returned are not ours any more, or locked at the moment."""
+    with translated():
+        rows = conn.execute(
+            "select r.id, r.token"
+            "  from lapse.renew_files(%s::text, %s::bigint[], %s::bigint[], %s::interval) as r",
+            [
+                worker,
+                [claim.id for claim in claims],
+                [claim.token for claim in claims],
+                timedelta(seconds=lease),
+            ],
+        ).fetchall()
+    return frozenset((id_, token) for id_, token in rows)
+
+
+def _expected(alternatives: list[dict[str, Any]] | None) -> tuple[Expected, ...]:
+    return tuple(
+        Expected(size=one.get("size"), mtime_ns=one.get("mtime_ns"), etag=one.get("etag"))
+        for one in alternatives or ()
     )
 
 
@@ -136,22 +172,36 @@ def nudged(conn: Connection, seconds: float) -> bool:
 
 
 def hello(
-    conn: Connection, worker: str, host: str, pid: int, version: str, *, storages: Sequence[str]
+    conn: Connection, worker: str, *, host: str, pid: int, version: str, storages: Sequence[str]
 ) -> Welcome:
     """Put the worker on the list."""
     with translated():
         row = conn.execute(
-            "select api_version, notify_horizon from lapse.worker_hello(%s, %s, %s, %s, %s::text[])",
+            "select api_version, notify_horizon from lapse.worker_hello(%s, %s, %s, %s, %s)",
             [worker, host, pid, version, list(storages)],
         ).fetchone()
     assert row is not None  # noqa: S101 (the function always answers one row)
     return Welcome(*row)
 
 
-def beat(conn: Connection, worker: str, *, files: int, failed: int, freed: int, ticking: bool) -> None:
-    """Say that the worker is alive, and what it did since it started."""
+def beat(
+    conn: Connection,
+    worker: str,
+    *,
+    files: int,
+    failed: int,
+    freed: int,
+    ticking: bool,
+    troubles: Mapping[str, str],
+) -> None:
+    """Say that the worker is alive, what it did since it started, and which storages are in trouble."""
+    encoding = conn.info.parameter_status("server_encoding") or ""
+    said = {name: storable(trouble, encoding=encoding) for name, trouble in troubles.items()}
     with translated():
-        conn.execute("select lapse.worker_beat(%s, %s, %s, %s, %s)", [worker, files, failed, freed, ticking])
+        conn.execute(
+            "select lapse.worker_beat(%s, %s, %s, %s, %s, %s)",
+            [worker, files, failed, freed, ticking, Jsonb(said)],
+        )
 
 
 def bye(conn: Connection, worker: str) -> None:

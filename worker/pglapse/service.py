@@ -9,8 +9,6 @@ import logging
 import os
 import secrets
 import socket
-from collections.abc import Callable
-from time import monotonic
 
 import psycopg
 
@@ -20,15 +18,13 @@ from pglapse.errors import PglapseError
 from pglapse.outage import Outage
 from pglapse.queue import Connection
 from pglapse.stop import Stop, Stopping
+from pglapse.storage import clock
 from pglapse.ticker import Mode, Ticker, tick
 
 log = logging.getLogger(__name__)
 
-PIECE = 0.5  # longest sleep between two looks at whether to stop
 BEAT = 15.0  # seconds between two signs of life
 LATER = "; once the lease is over, another attempt finds the files gone"
-HELD = 0.5  # before results go in again whose rows were locked
-LONG_HELD = 8.0  # the same, when that was to no avail again and again
 
 
 def new_id() -> str:
@@ -37,7 +33,10 @@ def new_id() -> str:
 
 
 def serve(worker: Worker, stop: Stop, mode: Mode) -> None:
-    """Work until told to stop. Raises only when this worker and its database don't fit together."""
+    """Work until told to stop, then for the time of grace: a storage that hangs is left behind.
+
+    Raises only when this worker and its database don't fit together, or when a thread of its own died.
+    """
     ticker = Ticker(mode)
     outage = Outage("queue")
     ticker.start()
@@ -60,7 +59,7 @@ def serve(worker: Worker, stop: Stop, mode: Mode) -> None:
             except Stopping:
                 break
         ticker.stop()
-        if worker.unreported:
+        if worker.busy or worker.unreported:
             _hand_in(worker)
     finally:
         ticker.stop()
@@ -90,37 +89,51 @@ def once(worker: Worker, mode: Mode) -> None:
         finally:
             if not conn.broken:
                 queue.bye(conn, worker.id)
+    for name, trouble in worker.troubles.items():
+        raise PglapseError(f"storage {text.printable(name)} is away, its files wait: {trouble}")
 
 
 def _attend(conn: Connection, worker: Worker, stop: Stop, ticker: Ticker, outage: Outage) -> None:
     """Serve one connection until it breaks or the worker is told to stop."""
     horizon = _greet(conn, worker)
     queue.listen(conn)
-    beaten, told, clogged, held = monotonic(), False, False, HELD
-
-    def between() -> None:
-        nonlocal beaten, told
-        ticker.check()
-        if monotonic() - beaten >= BEAT or told != ticker.ticking:
-            beaten, told = monotonic(), ticker.ticking
-            _beat(conn, worker, ticking=ticker.ticking)
-
+    worker.nudge()
+    beaten, told, clogged = clock(), None, False
+    looked = clock()
     with schema.expected(conn, "grant_worker"):
-        while True:
-            before = len(worker.unreported)
-            wait = drain(conn, worker, between)
-            outage.over()
-            stuck = 0 < before <= len(worker.unreported)
-            held = min(held * 2, LONG_HELD) if stuck else HELD
-            if worker.clogged != clogged and not stop():
-                clogged = worker.clogged
-                _tell(worker)
-            if stop():
-                break
-            longest = held if worker.unreported else horizon
-            _rest(conn, longest if wait is None else min(wait, longest), stop, between)
+        while not stop():
+            ticker.check()
+            state = ticker.ticking, worker.troubles
+            if clock() - beaten >= BEAT or state != told:
+                beaten, told = clock(), state
+                _beat(conn, worker, ticking=ticker.ticking)
+            if worker.turn(conn):
+                outage.over()
+                looked = clock()
+                if worker.clogged != clogged:
+                    clogged = worker.clogged
+                    _tell(worker)
+                continue
+            if clock() - looked >= horizon:
+                worker.nudge()
+                looked = clock()
+            worker.rest(conn, looked + horizon - clock())
+        _finish(conn, worker)
     _settle(conn, worker)
     queue.bye(conn, worker.id)
+
+
+def _finish(conn: Connection, worker: Worker) -> None:
+    """Wait for the files in hand, hand in what became of them and give the rest back."""
+    until = clock() + worker.grace
+    while (left := until - clock()) > 0:
+        if worker.turn(conn):
+            continue
+        if not worker.busy:
+            break
+        worker.rest(conn, left)
+    for name in worker.in_hand:
+        log.warning("storage %s does not come to an end: left behind%s", text.printable(name), LATER)
 
 
 def _greet(conn: Connection, worker: Worker) -> float:
@@ -131,22 +144,13 @@ def _greet(conn: Connection, worker: Worker) -> float:
         welcome = queue.hello(
             conn,
             worker.id,
-            text.storable(socket.gethostname()),
-            os.getpid(),
-            __version__,
-            storages=list(worker.storages),
+            host=text.storable(socket.gethostname()),
+            pid=os.getpid(),
+            version=__version__,
+            storages=sorted(worker.lanes),
         )
     schema.agree(conn, (welcome.api_version,))
     return welcome.notify_horizon.total_seconds()
-
-
-def _rest(conn: Connection, seconds: float, stop: Stop, between: Callable[[], None]) -> None:
-    """Sleep until nudged, until the time is over, or until told to stop."""
-    until = monotonic() + seconds
-    while not stop() and (left := until - monotonic()) > 0:
-        between()
-        if queue.nudged(conn, min(left, PIECE)):
-            return
 
 
 def _tell(worker: Worker) -> None:
@@ -165,29 +169,37 @@ def _settle(conn: Connection, worker: Worker, patience: float = 5.0) -> bool:
 
     Returns whether all could be handed in.
     """
-    until = monotonic() + patience
-    while worker.unreported and monotonic() < until:
-        answer = queue.exchange(conn, worker.id, worker.unreported, storages=[], limit=0, lease=worker.lease)
-        worker.unreported = [result for result in worker.unreported if result.receipt in answer.unsettled]
+    until = clock() + patience
+    while worker.unreported and clock() < until:
+        worker.hand_in(conn)
         if worker.unreported:
             queue.nudged(conn, 0.1)
     if worker.unreported:
         log.warning(
             "%d results could not be handed in: their rows are locked%s", len(worker.unreported), LATER
         )
-        worker.unreported = []
+        worker.forget()
         return False
     return True
 
 
 def _beat(conn: Connection, worker: Worker, *, ticking: bool) -> None:
-    queue.beat(conn, worker.id, files=worker.done, failed=worker.failed, freed=worker.freed, ticking=ticking)
+    queue.beat(
+        conn,
+        worker.id,
+        files=worker.done,
+        failed=worker.failed,
+        freed=worker.freed,
+        ticking=ticking,
+        troubles=worker.troubles,
+    )
 
 
 def _hand_in(worker: Worker) -> None:
     """One last try to report what was done before the connection was lost."""
     try:
         with schema.for_worker(connect_timeout=2) as conn:
+            _finish(conn, worker)
             _settle(conn, worker)
             queue.bye(conn, worker.id)
     except psycopg.Error:

@@ -3,7 +3,7 @@
 import os
 import signal
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from types import FrameType
 
@@ -20,6 +20,8 @@ class Stop:
             False  # no Event: setting one from a handler may wait for the very thread it interrupted
         )
         self._interruptible = False
+        self.wake: Callable[[], None] = lambda: None
+        """Called when a signal comes, from its handler: ends a sleep, and never blocks."""
 
     def __call__(self) -> bool:
         return self._asked
@@ -44,6 +46,7 @@ class Stop:
         if self._asked:
             os._exit(128 + number)
         self._asked = True
+        self.wake()
         if self._interruptible:
             raise Stopping
 

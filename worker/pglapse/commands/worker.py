@@ -8,6 +8,7 @@ import typer
 from pglapse import logs, parts, service
 from pglapse.config import load
 from pglapse.drain import Worker
+from pglapse.parts import leave
 from pglapse.stop import Stop
 
 
@@ -51,6 +52,9 @@ def worker(
             help="Seconds that a batch may take; after that another worker may take it over.",
         ),
     ] = 60.0,
+    grace: Annotated[
+        float, typer.Option(min=0, max=3600, help="Seconds that files in hand may take once told to stop.")
+    ] = 25.0,
 ) -> None:
     """Delete the files whose time has come.
 
@@ -75,8 +79,11 @@ def worker(
     settings = load(config)
     stop = Stop()
     with parts.storages(settings, threads) as storages, stop.on_signals():
-        who = Worker(service.new_id(), storages, stop, batch=batch, lease=lease)
+        who = Worker(service.new_id(), storages, stop, batch=batch, lease=lease, grace=grace)
+        stop.wake = who.wake
         if once:
             service.once(who, tick.value)
         else:
             service.serve(who, stop, tick.value)
+        if who.in_hand:
+            leave()

@@ -117,6 +117,10 @@ class Batch:
                 self._begun.discard(position)
                 self._ended.append((position, outcome))
 
+    def withdraw(self, position: int) -> bool:
+        """Take back one file, if it is not begun: nothing will be said of it."""
+        return self._waiting.pop(position, False)
+
     def collect(self) -> list[tuple[int, Outcome]]:
         """Outcomes that came in since the last call."""
         return [self._ended.popleft() for _ in range(len(self._ended))]
@@ -130,6 +134,10 @@ class Batch:
     def begun(self) -> frozenset[int]:
         """The files that the storage has in hand at this moment."""
         return frozenset(self._begun.copy())
+
+    def left(self) -> list[int]:
+        """The files that are not ended yet."""
+        return [*self._waiting.copy(), *self._begun.copy()]
 
 
 class Storage(Protocol):
