@@ -251,8 +251,9 @@ def test_the_engine_runs_every_policy_to_its_end(own: psycopg.Connection) -> Non
 
 def test_the_policies_are_registered_with_their_cadence(conn: psycopg.Connection) -> None:
     policies = conn.execute(
-        "select name, every, at_time::text, time_zone, enabled from lapse.policy where step like 'market.%'"
-        " order by name"
+        "select name, every, at_time::text, time_zone, enabled from lapse.policy where name = any (%s)"
+        " order by name",
+        [[case.policy for case in CASES]],
     ).fetchall()
 
     assert policies == [

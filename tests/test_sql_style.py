@@ -56,6 +56,28 @@ create or replace trigger count_files after delete on market.tasks
 comment on trigger count_files on market.tasks is 'Counts.';
 """
 
+CONSTRAINT = """\
+-- count_files: counts files.
+--
+-- Because it can.
+
+create or replace function lapse.count_files()
+    returns trigger
+    language plpgsql
+    volatile
+    security definer
+    set search_path = pg_catalog, pg_temp
+as $$ begin return null; end; $$;
+
+comment on function lapse.count_files() is 'Counts.';
+
+drop trigger if exists count_files on market.tasks;
+create constraint trigger count_files after delete on market.tasks
+    deferrable initially deferred for each row execute function lapse.count_files();
+
+comment on trigger count_files on market.tasks is 'Counts.';
+"""
+
 PROCEDURE = """\
 -- lapse.count_files: counts files.
 --
@@ -105,6 +127,10 @@ BROKEN = [
     (TRIGGER, "    security definer\n", "", "a trigger function is security definer"),
     (TRIGGER, "comment on trigger", "-- comment on trigger", "no comment on market.tasks.count_files"),
     (TRIGGER, "trigger count_files ", "trigger recount ", "trigger recount is another file's"),
+    (CONSTRAINT, "drop trigger if exists count_files on market.tasks;\n", "", "write drop trigger if exists"),
+    (CONSTRAINT, "if exists ", "", "which it does not make again"),
+    (CONSTRAINT, "exists count_files", "exists others", "drops market.tasks.others"),
+    (TRIGGER, "create or replace trigger", "create trigger", "write create or replace"),
     (PROCEDURE, "pg_catalog, pg_temp", "public", "the procedure does not set its path"),
     (PROCEDURE, "plpgsql\n", "plpgsql\n    set search_path = pg_catalog, pg_temp\n", "may not COMMIT"),
     (PROCEDURE, "plpgsql\n", "plpgsql\n    security definer\n", "may not COMMIT"),
@@ -112,7 +138,7 @@ BROKEN = [
 
 
 def kind(text: str) -> str:
-    return "triggers" if text is TRIGGER else "functions"
+    return "triggers" if text in (TRIGGER, CONSTRAINT) else "functions"
 
 
 @pytest.mark.parametrize("path", PATHS, ids=lambda path: path.relative_to(SQL).as_posix())
@@ -122,7 +148,11 @@ def test_a_file_keeps_the_house_style(path: Path) -> None:
     assert complaints(File(of_kind, schema, path.stem, path.read_text(encoding="utf-8"))) == []
 
 
-@pytest.mark.parametrize("text", [GOOD, TRIGGER, PROCEDURE], ids=["function", "trigger", "procedure"])
+@pytest.mark.parametrize(
+    "text",
+    [GOOD, TRIGGER, CONSTRAINT, PROCEDURE],
+    ids=["function", "trigger", "constraint trigger", "procedure"],
+)
 def test_what_is_good_is_not_complained_of(text: str) -> None:
     assert complaints(File(kind(text), "lapse", "count_files", text)) == []
 

@@ -11,7 +11,7 @@ from pglast.parser import scan
 
 ALLOWED = {
     "functions": (ast.CreateFunctionStmt, ast.CommentStmt, ast.GrantStmt),
-    "triggers": (ast.CreateFunctionStmt, ast.CreateTrigStmt, ast.CommentStmt, ast.GrantStmt),
+    "triggers": (ast.CreateFunctionStmt, ast.CreateTrigStmt, ast.DropStmt, ast.CommentStmt, ast.GrantStmt),
     "views": (ast.ViewStmt, ast.CommentStmt, ast.GrantStmt),
 }
 CLAUSES = ["language", "volatility", "strict", "parallel", "cost", "rows", "security", "set"]
@@ -49,9 +49,17 @@ def complaints(file: File) -> list[str]:
 
 
 def only_what_can_be_replaced(file: File) -> Iterator[str]:
-    for statement in file.statements:
+    for before, statement in zip([None, *file.statements], file.statements, strict=False):
         if not isinstance(statement, ALLOWED[file.kind]):
             yield f"{type(statement).__name__} has no place in {file.kind}/"
+        elif isinstance(statement, ast.CreateTrigStmt) and statement.isconstraint:
+            # PostgreSQL can't replace these.
+            if not isinstance(before, ast.DropStmt) or dropped(before) != trigger_name(statement):
+                yield f"write drop trigger if exists before constraint trigger {statement.trigname}"
+        elif isinstance(statement, ast.DropStmt):
+            made = {trigger_name(other) for other in file.all(ast.CreateTrigStmt) if other.isconstraint}
+            if not statement.missing_ok or dropped(statement) not in made:
+                yield f"drops {dropped(statement)}, which it does not make again"
         elif not isinstance(statement, (ast.CommentStmt, ast.GrantStmt)) and not statement.replace:
             yield "write create or replace"
 
@@ -86,10 +94,7 @@ def comments_on_everything(file: File) -> Iterator[str]:
             said.add(dotted(named.objname if isinstance(named, ast.ObjectWithArgs) else named))
     made = [dotted(routine.funcname) for routine in file.all(ast.CreateFunctionStmt)]
     made += [f"{view.view.schemaname}.{view.view.relname}" for view in file.all(ast.ViewStmt)]
-    made += [
-        f"{trigger.relation.schemaname}.{trigger.relation.relname}.{trigger.trigname}"
-        for trigger in file.all(ast.CreateTrigStmt)
-    ]
+    made += [trigger_name(trigger) for trigger in file.all(ast.CreateTrigStmt)]
     for name in made:
         if name not in said:
             yield f"no comment on {name}"
@@ -180,6 +185,14 @@ RULES: list[Rule] = [
 
 def dotted(names: Any) -> str:
     return ".".join(name.sval for name in names)
+
+
+def trigger_name(trigger: ast.CreateTrigStmt) -> str:
+    return f"{trigger.relation.schemaname}.{trigger.relation.relname}.{trigger.trigname}"
+
+
+def dropped(statement: ast.DropStmt) -> str:
+    return ", ".join(dotted(names) for names in statement.objects)
 
 
 def options(routine: ast.CreateFunctionStmt) -> dict[str, Any]:

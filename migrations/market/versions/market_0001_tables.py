@@ -247,7 +247,175 @@ comment on index  market.task_files_task is 'A task''s files.';
 comment on index  market.task_files_file is 'Who needs a file: by digest, since a long path does not fit an index entry.';
 """
 
+# Reads extend a sliding session at most once a minute, which touches an indexed column and so is no HOT update;
+# a second, unindexed time would make it one and was measured not to be worth it: docs/decisions/0042.
+SESSIONS_AND_CACHE = """
+create table market.sessions (
+    token_hash     bytea       primary key,
+    principal_kind text        not null check (principal_kind in ('user', 'agent', 'admin')),
+    principal_id   bigint      not null,
+    data           jsonb       not null default '{}',
+    created_at     timestamptz not null default now(),
+    expires_at     timestamptz not null,
+    idle_timeout   interval,
+    ends_at        timestamptz,
+    constraint sessions_token_hash_fits check (octet_length(token_hash) between 1 and 128),
+    constraint sessions_idle_timeout_fits check (idle_timeout between interval '2 minutes' and interval '366 days'),
+    constraint sessions_expire_before_they_end check (expires_at <= ends_at)
+) with (autovacuum_vacuum_scale_factor = 0.05);
+create index sessions_due on market.sessions (expires_at, token_hash);
+comment on table  market.sessions is
+    'Sessions of users, agents and administrators. market.get_session never returns a lapsed one; policy purge_sessions deletes those that nobody asks for.';
+comment on column market.sessions.token_hash is 'Hash of the token that the client shows; 1 to 128 bytes.';
+comment on column market.sessions.principal_kind is 'Whose session: user, agent or admin.';
+comment on column market.sessions.principal_id is 'Which one: market.users.id, market.agents.id, or the application''s own number of an administrator. Not checked.';
+comment on column market.sessions.data is 'Whatever the application keeps with it.';
+comment on column market.sessions.created_at is 'When it was opened.';
+comment on column market.sessions.expires_at is 'Lapses at this time: at this time it is no longer returned.';
+comment on column market.sessions.idle_timeout is
+    'A sliding session: reads move expires_at to so long from then on, at most once a minute. NULL: it does not slide.';
+comment on column market.sessions.ends_at is 'No read moves expires_at beyond this time; NULL: no such limit.';
+comment on index  market.sessions_pkey is 'One session a token; what market.get_session looks in.';
+comment on index  market.sessions_due is 'For purge_sessions: sessions by the time they lapse.';
+
+create unlogged table market.cache_entries (
+    key        text        primary key,
+    value      jsonb       not null,
+    created_at timestamptz not null default now(),
+    expires_at timestamptz not null,
+    constraint cache_entries_key_fits check (octet_length(key) between 1 and 1000),
+    constraint cache_entries_expire check (isfinite(expires_at))
+) with (autovacuum_vacuum_scale_factor = 0.05);
+create index cache_entries_due on market.cache_entries (expires_at, key);
+comment on table  market.cache_entries is
+    'A cache: unlogged, so it is empty after a crash and on a standby. Every entry has an expiry. market.get_cache never returns a lapsed one; policy purge_cache deletes those that nobody asks for.';
+comment on column market.cache_entries.key is 'What it is asked for by; 1 to 1,000 bytes.';
+comment on column market.cache_entries.value is 'What is kept.';
+comment on column market.cache_entries.created_at is 'When it was last put there.';
+comment on column market.cache_entries.expires_at is 'Lapses at this time; no entry is without end.';
+comment on index  market.cache_entries_pkey is 'One entry a key; what market.get_cache looks in.';
+comment on index  market.cache_entries_due is 'For purge_cache: entries by the time they lapse.';
+"""
+
+# Times that a policy waits for are stored, since an index can't hold timestamptz + interval; by way of UTC
+# the sum is immutable, and the same in every session. Every message moves them, so no such update is HOT.
+CHATS = """
+create table market.agents (
+    id           bigint      generated always as identity primary key,
+    display_name text        not null,
+    online       boolean     not null default false,
+    max_chats    integer     not null default 3,
+    last_chat_at timestamptz,
+    created_at   timestamptz not null default now(),
+    constraint agents_max_chats_is_not_negative check (max_chats >= 0)
+) with (fillfactor = 70);
+comment on table  market.agents is 'Support agents, who chat with users.';
+comment on column market.agents.id is 'Number of the agent.';
+comment on column market.agents.display_name is 'What users see.';
+comment on column market.agents.online is 'Whether new chats go to this agent. Going offline takes none away.';
+comment on column market.agents.max_chats is 'How many chats at a time; 0: none.';
+comment on column market.agents.last_chat_at is 'When the agent was last given a chat; of two with equally many, the one who waited longer is next.';
+comment on column market.agents.created_at is 'When the agent joined.';
+comment on index  market.agents_pkey is 'By number.';
+
+create table market.chats (
+    id               bigint      generated always as identity primary key,
+    user_id          bigint      not null references market.users on delete cascade,
+    agent_id         bigint      references market.agents on delete set null,
+    status           text        not null default 'waiting' check (status in ('waiting', 'active', 'ended')),
+    opened_at        timestamptz not null default now(),
+    assigned_at      timestamptz,
+    last_activity_at timestamptz not null default now(),
+    warned_at        timestamptz,
+    ended_at         timestamptz,
+    end_reason       text,
+    warn_at          timestamptz generated always as
+                     ((last_activity_at at time zone 'UTC' + interval '1 minute') at time zone 'UTC') stored,
+    end_at           timestamptz generated always as
+                     ((last_activity_at at time zone 'UTC' + interval '2 minutes') at time zone 'UTC') stored,
+    purge_at         timestamptz generated always as
+                     ((last_activity_at at time zone 'UTC' + interval '720 hours') at time zone 'UTC') stored,
+    constraint chats_fit_status check (
+        (ended_at is not null) = (status = 'ended')
+        and (end_reason is null or status = 'ended')
+        and (status <> 'waiting' or (agent_id is null and assigned_at is null and warned_at is null)))
+) with (autovacuum_vacuum_scale_factor = 0.05);
+create index chats_waiting on market.chats (opened_at, id) where status = 'waiting';
+create index chats_warn_due on market.chats (warn_at, id) where status = 'active' and warned_at is null;
+create index chats_end_due on market.chats (end_at, id) where status = 'active';
+create index chats_purge_due on market.chats (purge_at, id);
+create index chats_agent on market.chats (agent_id, status) where agent_id is not null;
+create index chats_user on market.chats (user_id);
+comment on table  market.chats is
+    'Support chats. Waiting ones are given to agents at once where there is room, else by policy assign_waiting_chats; idle ones are warned and ended; whatever happens is told in market.chat_events.';
+comment on column market.chats.id is 'Number of the chat.';
+comment on column market.chats.user_id is 'Who asks for support.';
+comment on column market.chats.agent_id is 'Who gives it; NULL while waiting, or when the agent is gone.';
+comment on column market.chats.status is 'waiting (for an agent), active or ended.';
+comment on column market.chats.opened_at is 'When the user came; the earliest is served first.';
+comment on column market.chats.assigned_at is 'When an agent was found: filled by a trigger when left NULL, cleared while waiting.';
+comment on column market.chats.last_activity_at is 'When somebody last wrote, or the chat was assigned: from then on it is idle.';
+comment on column market.chats.warned_at is 'When the user was warned that the chat will end. Cleared by a trigger when somebody writes.';
+comment on column market.chats.ended_at is 'When it ended: filled by a trigger when left NULL.';
+comment on column market.chats.end_reason is 'Why it ended; ''idle'' when nobody wrote.';
+comment on column market.chats.warn_at is 'One minute after the last activity.';
+comment on column market.chats.end_at is 'Two minutes after the last activity.';
+comment on column market.chats.purge_at is '30 days, or 720 hours, after the last activity.';
+comment on index  market.chats_pkey is 'By number.';
+comment on index  market.chats_waiting is 'For assign_waiting_chats: waiting chats, first come first.';
+comment on index  market.chats_warn_due is 'For warn_idle_chats: active chats not warned yet, by the time of their warning.';
+comment on index  market.chats_end_due is 'For end_idle_chats: active chats by the time they end.';
+comment on index  market.chats_purge_due is 'For purge_inactive_chats: chats by the time they go.';
+comment on index  market.chats_agent is 'How many chats an agent has; keeps the deletion of an agent cheap.';
+comment on index  market.chats_user is 'A user''s chats; keeps the deletion of a user cheap.';
+
+create table market.chat_messages (
+    id          bigint      generated always as identity primary key,
+    chat_id     bigint      not null references market.chats on delete cascade,
+    author_kind text        not null check (author_kind in ('user', 'agent', 'system')),
+    body        text        not null,
+    created_at  timestamptz not null default now(),
+    constraint chat_messages_body_is_not_empty check (body <> '')
+);
+create index chat_messages_chat on market.chat_messages (chat_id, id);
+comment on table  market.chat_messages is 'What was written in chats. Goes with the chat.';
+comment on column market.chat_messages.id is 'Number of the message.';
+comment on column market.chat_messages.chat_id is 'The chat.';
+comment on column market.chat_messages.author_kind is 'user, agent or system. Only what people write keeps a chat from being idle.';
+comment on column market.chat_messages.body is 'The text.';
+comment on column market.chat_messages.created_at is 'When it was written.';
+comment on index  market.chat_messages_pkey is 'By number.';
+comment on index  market.chat_messages_chat is 'A chat''s messages in order.';
+
+-- No foreign keys: events outlive the chats that they tell of.
+create table market.chat_events (
+    id          bigint      generated always as identity primary key,
+    kind        text        not null check (kind in ('assigned', 'warned', 'ended', 'requeued')),
+    chat_id     bigint      not null,
+    user_id     bigint      not null,
+    agent_id    bigint,
+    reason      text,
+    happened_at timestamptz not null,
+    expires_at  timestamptz not null default now() + interval '168 hours'
+) with (autovacuum_vacuum_scale_factor = 0.05);
+create index chat_events_due on market.chat_events (expires_at, id);
+comment on table  market.chat_events is
+    'What happened to chats, also sent by NOTIFY market_chat_events at commit. Numbers are given out in the order of commits, so whoever saw number n catches up with market.chat_events_after(n). Policy prune_chat_events deletes them after a week.';
+comment on column market.chat_events.id is 'Number of the event, in the order of commits; numbers may be missing.';
+comment on column market.chat_events.kind is 'assigned, warned, ended, or requeued: its agent is gone and it waits again.';
+comment on column market.chat_events.chat_id is 'The chat.';
+comment on column market.chat_events.user_id is 'The user in it.';
+comment on column market.chat_events.agent_id is 'The agent in it; for requeued, the one who is gone.';
+comment on column market.chat_events.reason is 'Why a chat ended: the first 100 characters of it; ''deleted'' where the row went.';
+comment on column market.chat_events.happened_at is 'When.';
+comment on column market.chat_events.expires_at is 'A week after it was written: it is deleted then.';
+comment on index  market.chat_events_pkey is 'In the order of commits.';
+comment on index  market.chat_events_due is 'For prune_chat_events: events by the time they go.';
+"""
+
 DROP = """
+drop table market.chat_events, market.chat_messages, market.chats, market.agents;
+drop table market.cache_entries, market.sessions;
 drop table market.task_files, market.tasks, market.point_balances, market.point_entries, market.point_grants,
     market.invitation_codes, market.coupons, market.pending_users, market.users;
 drop schema market;
@@ -256,6 +424,8 @@ drop schema market;
 
 def upgrade() -> None:
     run_script(TABLES)
+    run_script(SESSIONS_AND_CACHE)
+    run_script(CHATS)
 
 
 def downgrade() -> None:

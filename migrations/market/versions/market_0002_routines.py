@@ -50,6 +50,53 @@ select lapse.create_policy(
     p_predicate => 'verified_at is null');
 """
 
+SESSIONS_AND_CACHE = """
+select lapse.create_policy(
+    'purge_sessions', 'market.purge_sessions', interval '15 minutes',
+    'Lapsed sessions that nobody asked for any more are deleted.',
+    p_target => 'market.sessions', p_key_columns => array['token_hash'], p_due_column => 'expires_at');
+
+select lapse.create_policy(
+    'purge_cache', 'market.purge_cache', interval '15 minutes',
+    'Lapsed cache entries that nobody asked for any more are deleted.',
+    p_target => 'market.cache_entries', p_key_columns => array['key'], p_due_column => 'expires_at');
+"""
+
+# A batch that changes chats takes its turn with everybody who commits such a change: 2 s, for slow disks.
+CHATS = """
+select lapse.create_policy(
+    'assign_waiting_chats', 'market.assign_waiting_chats', interval '30 seconds',
+    'Waiting chats go to agents who have room, first come first served.',
+    p_batch_size => 100, p_lock_timeout => interval '2 s',
+    p_target => 'market.chats', p_key_columns => array['id'], p_due_column => 'opened_at',
+    p_predicate => $$status = 'waiting'$$);
+
+select lapse.create_policy(
+    'warn_idle_chats', 'market.warn_idle_chats', interval '30 seconds',
+    'Users are warned when nobody has written for a minute.',
+    p_batch_size => 100, p_lock_timeout => interval '2 s',
+    p_target => 'market.chats', p_key_columns => array['id'], p_due_column => 'warn_at',
+    p_predicate => $$status = 'active' and warned_at is null$$);
+
+select lapse.create_policy(
+    'end_idle_chats', 'market.end_idle_chats', interval '30 seconds',
+    'Chats end when nobody has written for two minutes; their slots are given away at once.',
+    p_batch_size => 100, p_lock_timeout => interval '2 s',
+    p_target => 'market.chats', p_key_columns => array['id'], p_due_column => 'end_at',
+    p_predicate => $$status = 'active'$$);
+
+select lapse.create_policy(
+    'purge_inactive_chats', 'market.purge_inactive_chats', interval '1 day',
+    'Chats in which nothing happened for 30 days are deleted, with their messages.',
+    p_at_time => time '02:00', p_time_zone => 'UTC', p_batch_size => 100, p_lock_timeout => interval '2 s',
+    p_target => 'market.chats', p_key_columns => array['id'], p_due_column => 'purge_at');
+
+select lapse.create_policy(
+    'prune_chat_events', 'market.prune_chat_events', interval '1 hour',
+    'Events of chats are deleted after a week.',
+    p_target => 'market.chat_events', p_key_columns => array['id'], p_due_column => 'expires_at');
+"""
+
 # Policies are found by their step, so that renamed and added ones go too.
 DROP = """
 select lapse.drop_policy(p.name) from lapse.policy as p where p.step like 'market.%' order by p.name;
@@ -60,6 +107,10 @@ declare
     v_command text;
 begin
     for v_command in
+        select format('drop view if exists market.%I cascade', c.relname)
+          from pg_catalog.pg_class as c
+         where c.relnamespace = 'market'::regnamespace and c.relkind = 'v'
+        union all
         select format('drop trigger %I on market.%I', t.tgname, c.relname)
           from pg_catalog.pg_trigger as t
           join pg_catalog.pg_class as c on c.oid = t.tgrelid
@@ -79,6 +130,8 @@ $$;
 def upgrade() -> None:
     apply("market_0002", *names("market_0002"))
     run_script(REGISTER)
+    run_script(SESSIONS_AND_CACHE)
+    run_script(CHATS)
 
 
 def downgrade() -> None:

@@ -1,7 +1,7 @@
 -- market.grant_application: what the marketplace's application may do.
 --
--- In: a role. It may read and write the tables (the ledger and the balances it
--- may only read: triggers write them) and call the guarded operations. Of schema
+-- In: a role. It may read and write the tables (the ledger, the balances and the
+-- events of chats it may only read: triggers write them) and call the guarded operations. Of schema
 -- lapse it gets one function, lapse.path_digest: whoever inserts into task_files
 -- runs what its index is made of. Triggers queue files with their owner's rights.
 -- Callable again and again. Raises LP108 for NULL or PUBLIC, LP101 for an unknown role.
@@ -30,7 +30,12 @@ begin
             ' market.invitation_codes, market.point_grants, market.tasks, market.task_files to %I',
         'grant execute on function market.redeem_coupon, market.use_invitation_code, market.grant_points,'
             ' market.spend_points, market.point_balance, market.verify_pending_user, market.complete_task,'
-            ' market.cancel_task, market.reopen_task, lapse.path_digest to %I'
+            ' market.cancel_task, market.reopen_task, lapse.path_digest to %I',
+        'grant insert, update, delete on market.sessions, market.cache_entries, market.agents, market.chats,'
+            ' market.chat_messages to %I',
+        'grant execute on function market.open_session, market.get_session, market.end_session,'
+            ' market.put_cache, market.get_cache, market.open_chat, market.post_message, market.end_chat,'
+            ' market.set_agent_online, market.chat_events_after to %I'
     ] loop
         execute format(v_command, p_role);
     end loop;

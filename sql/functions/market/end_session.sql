@@ -1,0 +1,34 @@
+-- market.end_session: somebody has logged out.
+--
+-- In: the token's hash and the time. Out: whether there was a session that had
+-- not lapsed; there is none afterwards either way, so logging out twice is no
+-- error. Raises LP108 for NULL given.
+
+create or replace function market.end_session(
+    p_token_hash bytea,
+    p_now        timestamptz default now()
+)
+    returns boolean
+    language plpgsql
+    volatile
+    security definer
+    set search_path = pg_catalog, pg_temp
+    set enable_seqscan = off
+    set jit = off
+as $$
+declare
+    v_expires_at timestamptz;
+begin
+    if num_nulls(p_token_hash, p_now) > 0 then
+        raise exception 'end_session was given NULL'
+            using errcode = 'LP108', hint = 'Give a token''s hash and a time.';
+    end if;
+
+    delete from market.sessions as s where s.token_hash = p_token_hash returning s.expires_at into v_expires_at;
+
+    return coalesce(v_expires_at > p_now, false);
+end;
+$$;
+
+comment on function market.end_session(bytea, timestamptz) is
+    'End a session; whether there was one that had not lapsed.';
