@@ -1,316 +1,365 @@
 """Delete files below a folder of this machine, and nothing else.
 
-Each folder on the way is opened relative to the one before and never through a symbolic link, so
-whatever is swapped for a link meanwhile, the walk stays below the root. Checking a path first and
-deleting it then would be a race; see docs/decisions.
+The way to each file is `folders`: opened one after the other, through no symbolic link. What is here decides
+what becomes of a file, when the storage as a whole is away, and how many threads are worth their while.
 """
 
 import errno
 import logging
 import os
+import resource
 import stat
+from collections import deque
 from collections.abc import Sequence
 from concurrent.futures import Executor, Future, wait
 from contextlib import suppress
-from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Protocol
 
 from pglapse.errors import SettingError
-from pglapse.paths import BadPath, split
-from pglapse.storage import MISSING, Away, Batch, Outcome, Verdict
+from pglapse.storage import MISSING, Away, Batch, Outcome
+from pglapse.storage.denial import Denials
+from pglapse.storage.expected import objection
+from pglapse.storage.faults import EXHAUSTED, ITS_OWN, Denial, failure, kind, shown, words
+from pglapse.storage.folders import FOLDER, Walk, close
+from pglapse.storage.jobs import Entry, Job, jobs, planned
+from pglapse.storage.marker import Ask, Marked
+from pglapse.storage.mounts import Identity, Place, Surveyor
 from pglapse.text import printable
 
 log = logging.getLogger(__name__)
 
-Identity = tuple[int, int]
-"""Device and inode: what a folder is, whatever its name."""
-
-_Entry = tuple[int, bytes]
-"""Position in the batch and name in the folder."""
-
-FOLDER = os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC
-TRAIL = 16  # open folders kept for the way back; emptied folders further up stay
-PIECE = 32  # a large folder is shared among threads in pieces no smaller than this
-
-HOPELESS = {
-    errno.ENOTDIR: "a folder in the path is not a folder",
-    errno.ELOOP: "a folder in the path is a symbolic link",
-    errno.EISDIR: "it is a folder, not a file",
-    errno.ENAMETOOLONG: "a name in the path is too long for this file system",
-    errno.EILSEQ: "a name in the path is not possible on this file system",
-    errno.EINVAL: "a name in the path is not possible on this file system",
-}
-PASSING = {
-    errno.EACCES: "no permission",
-    errno.EPERM: "not permitted",
-    errno.EROFS: "the file system is read-only",
-    errno.EBUSY: "the file is in use by the system",
-    errno.EIO: "the disk reports an error",
-    errno.ESTALE: "the network file system lost track of a folder",
-    errno.EMFILE: "too many open files in this worker",
-    errno.ENFILE: "too many open files on this machine",
-}
+BLOCKED = 0.3  # waits a file: a disk has about one for each, a file system in memory none
+CROWDED = 16  # batches that get helpers from the start, before the next is looked at alone
 
 
-@dataclass(frozen=True, slots=True)
+class Guard(Protocol):
+    """Knows the right root from another folder that has its name."""
+
+    def check(self, root: int, place: Place) -> None:
+        """Raise `Away` unless an open root is the right one."""
+
+
+class SameFolder:
+    """Knows a root by what it was when the worker started: all that there is without a marker."""
+
+    def __init__(self, storage: str, root: Path, identity: Identity) -> None:
+        self.storage = storage
+        self.root = root
+        self.identity = identity
+
+    def check(self, root: int, place: Place) -> None:  # noqa: ARG002 (a guard's signature)
+        """Raise `Away` unless it is the same folder."""
+        if place[:2] != self.identity:
+            raise Away(
+                f"the root {self.root} of storage {self.storage} is another folder than when the worker "
+                "started (unmounted or replaced?); restart the worker if this is meant"
+            )
+
+
 class LocalStorage:
-    """A root folder, remembered as it was when the worker started."""
+    """A root folder. One thread deletes, or several where the disk makes it wait."""
 
-    name: str
-    root: Path
-    identity: Identity
-    pool: Executor
-    threads: int = 1
-    prune: bool = True
-    keep: frozenset[Identity] = frozenset()
-    """Folders that stay even when empty: the roots of other storages."""
+    def __init__(
+        self, name: str, root: Path, pool: Executor, guard: Guard, *, threads: int = 1, prune: bool = True
+    ) -> None:
+        self.name = name
+        self.root = root
+        self.guard = guard
+        self.prune = prune
+        self.roots: dict[str, Identity] = {}
+        """The roots of all storages, as each was last seen: none is removed, even when it is empty."""
+        self._pool = pool
+        self._threads = threads
+        self._denials = Denials()
+        self._crowded = 0
+
+    def introduce(self, ask: Ask) -> None:
+        """Ask the database about the marker of the root, where there is anything to ask. For the main thread.
+
+        It touches no file, so a disk that hangs does not hold it up. To be called when a connection was made,
+        and again and again: see `Marked`.
+        """
+        if isinstance(self.guard, Marked) and self.guard.asks:
+            self.guard.introduce(ask)
 
     def check(self) -> None:
-        """Raise `Away` unless the root is the folder that it was when the worker started."""
-        _close(self._open_root())
+        """Raise `Away` unless the root is there, is the right one, and is not read-only."""
+        root, _ = self.open_root()
+        try:
+            if os.fstatvfs(root).f_flag & os.ST_RDONLY:
+                raise OSError(errno.EROFS, "")
+        except OSError as error:
+            raise self.away(error) from error
+        finally:
+            close(root)
 
     def delete(self, batch: Batch) -> None:
         """Delete regular files.
 
-        A missing file is no failure. With a root that is gone or changed the whole storage is away: an
+        A missing file is no failure. With a root that is gone or another the whole storage is away: an
         unmounted disk must not look like files that are already deleted.
         """
-        groups: dict[tuple[bytes, ...], list[_Entry]] = {}
-        for position, file in enumerate(batch.files):
-            try:
-                *folders, name = split(file.path)
-            except BadPath as error:
-                if batch.begin(position):
-                    batch.end(position, Outcome("refused", error=str(error)))
-            else:
-                groups.setdefault(tuple(folders), []).append((position, name))
-        if not groups:
+        plan = planned(batch.files)
+        for position, refusal in plan.refused:
+            if batch.begin(position):
+                batch.end(position, refusal)
+        if not plan.groups:
             return
-        root = self._open_root()
-        jobs: list[Future[list[int]]] = []
+        root, home = self.open_root()
         try:
-            for parents, group in groups.items():
-                for piece in _pieces(group, self.threads):
-                    jobs.append(self.pool.submit(self._delete_in, root, parents, piece, batch))
+            work = _Work(self, root, home, batch, jobs(plan.groups, self._threads), guarded=plan.guarded)
+            self._work_off(work)
         finally:
-            # All of them, whatever happened: the descriptor that they share may be another folder's soon.
-            wait(jobs)
-            _close(root)
-        if missing := [position for job in jobs for position in job.result()]:
-            self.check()  # files are believed to be missing only if the root is there after looking for them
-            for position in missing:
-                batch.end(position, MISSING)
+            close(root)
+        if work.deleted:
+            self._denials.deleted()
+        if work.away is not None:
+            raise work.away
+        if work.missing or work.denied:
+            self.look_again(home)
+        for position in work.missing:
+            batch.end(position, MISSING)
+        folders = [folder for _, folder, _ in work.denied]
+        if not work.deleted and self._denials.everywhere(folders):
+            raise Away(
+                f"storage {self.name} lets nothing be deleted, none of {len(folders)} files in "
+                f"{len(set(folders))} folders: {work.denied[0][2].error}. Is the worker the right user?"
+            )
+        for position, _, denial in work.denied:
+            batch.end(position, denial)
 
-    def _open_root(self) -> int:
+    def open_root(self) -> tuple[int, Place]:
+        """The root, opened and found to be the right one; raises `Away`."""
         try:
             root = os.open(self.root, FOLDER)
         except OSError as error:
-            raise Away(
-                f"the root {self.root} of storage {self.name} can't be opened: {_words(error)}"
-            ) from error
+            raise self.away(error) from error
         try:
-            found = _identity(os.fstat(root))
+            place = Surveyor().place(root)
+            self.guard.check(root, place)
         except OSError as error:
-            _close(root)
-            raise Away(
-                f"the root {self.root} of storage {self.name} can't be looked at: {_words(error)}"
-            ) from error
-        if found != self.identity:
-            _close(root)
-            raise Away(
-                f"the root {self.root} of storage {self.name} is another folder than when the worker started "
-                "(unmounted or replaced?); restart the worker if this is meant"
-            )
-        return root
+            close(root)
+            raise self.away(error) from error
+        except BaseException:
+            close(root)
+            raise
+        self.roots[self.name] = place[:2]
+        return root, place
 
-    def _delete_in(
-        self, root: int, folders: tuple[bytes, ...], entries: Sequence[_Entry], batch: Batch
-    ) -> list[int]:
-        """Delete files that lie in one folder; return those that are missing, begun and not ended.
+    def look_again(self, home: Place) -> None:
+        """Raise `Away` unless the root is there, and the same, after something strange was seen below it."""
+        root, now = self.open_root()
+        close(root)
+        if now != home:
+            raise Away(f"the root {self.root} of storage {self.name} was mounted anew meanwhile", retry_in=0)
 
-        An error of our own fails the files that it leaves undone.
+    def away(self, error: OSError) -> Away:
+        """What is wrong with the root."""
+        return Away(f"the root {self.root} of storage {self.name} can't be used: {words(error)}")
+
+    def _work_off(self, work: "_Work") -> None:
+        """Do all jobs: alone as long as the file system never makes us wait, else with helpers.
+
+        Where it never does, threads would only take turns in Python, which costs more than it gains.
         """
-        trail: list[_Folder] = []
-        missing: list[int] = []
-        current: int | None = None
-        gone = False
+        helpers = self._invited(work) if self._crowded else []
         try:
-            obstacle = self._descend(root, folders, trail)
-            here = trail[-1].descriptor if trail else root
+            while job := work.next():
+                before = _waits()
+                files = work.do(job)
+                if not helpers and _waits() - before >= BLOCKED * files:
+                    self._crowded = CROWDED
+                    helpers = self._invited(work)
+        finally:
+            # All of them, whatever happened: the descriptor that they share may be another folder's soon.
+            wait(helpers)
+        self._crowded = max(0, self._crowded - 1)
+        for helper in helpers:
+            helper.result()
+
+    def _invited(self, work: "_Work") -> list[Future[None]]:
+        helpers: list[Future[None]] = []
+        with suppress(RuntimeError):  # no more threads to be had: fewer must do, or this one alone
+            for _ in range(min(self._threads - 1, len(work.jobs))):
+                helpers.append(self._pool.submit(work.do_rest))
+        return helpers
+
+
+class _Work:
+    """One batch on its way, and what came of it, for all threads that do it."""
+
+    def __init__(
+        self, storage: LocalStorage, root: int, home: Place, batch: Batch, jobs: deque[Job], *, guarded: bool
+    ) -> None:
+        self.jobs = jobs
+        self.missing: list[int] = []
+        """Begun, and not ended before the root was looked at again."""
+        self.denied: list[tuple[int, tuple[bytes, ...], Denial]] = []
+        """Begun, and not ended before it is known whether all were; with the folder of each."""
+        self.away: Away | None = None
+        self._storage = storage
+        self._root = root
+        self._home = home
+        self._batch = batch
+        self._guarded = guarded
+        self._keep = frozenset(storage.roots.values())
+        self._looked = False
+        self._deletions: dict[int, Outcome] = {}
+        """One outcome for all files that gave back as much."""
+
+    @property
+    def deleted(self) -> bool:
+        """Whether any file was."""
+        return bool(self._deletions)
+
+    def next(self) -> Job | None:
+        """The next job; None when there is none, or none may be done any more."""
+        if self.away is not None:
+            return None
+        try:
+            return self.jobs.popleft()
+        except IndexError:
+            return None
+
+    def do_rest(self) -> None:
+        """Do jobs until none is left."""
+        while job := self.next():
+            self.do(job)
+
+    def do(self, job: Job) -> int:
+        """Delete the files of one job; return how many that were."""
+        walk = Walk(self._root, self._home, prune=self._storage.prune, keep=self._keep)
+        try:
+            for folders, entries in job:
+                self._delete_in(walk, folders, entries)
+        except Away as away:
+            self.away = away
+        finally:
+            walk.end()
+        return sum(len(entries) for _, entries in job)
+
+    def _delete_in(self, walk: Walk, folders: tuple[bytes, ...], entries: Sequence[Entry]) -> None:
+        """Delete files that lie in one folder. An error of our own fails those that it leaves undone."""
+        begin, end, unlink = self._batch.begin, self._batch.end, self._unlink
+        current: int | None = None
+        try:
+            obstacle = self._go(walk, folders)
+            here = walk.here
+            closely = self._guarded or not folders
             for position, name in entries:
-                if not batch.begin(position):
+                if self.away is not None:
+                    return
+                if not begin(position):
                     continue
                 current = position
-                outcome = obstacle or _unlink(here, name)
-                current = None
-                if outcome.verdict == "missing":
-                    missing.append(position)
+                ended = obstacle or unlink(here, name, position if closely else None)
+                if ended is MISSING:
+                    self.missing.append(position)
+                elif isinstance(ended, Denial):
+                    self.denied.append((position, folders, ended))
                 else:
-                    batch.end(position, outcome)
-                gone = gone or outcome.verdict in ("deleted", "missing")
-            if self.prune and gone:
-                self._climb(root, trail)
+                    end(position, ended)
+                current = None
+            walk.emptied()  # maybe: the folder itself knows
+        except Away:
+            raise
         except Exception as error:
-            log.exception("an unexpected error in storage %s", self.name)
+            log.exception("an unexpected error in storage %s", printable(self._storage.name))
             rest = Outcome("failed", error=f"an unexpected error: {type(error).__name__}: {error}")
             if current is not None:
-                batch.end(current, rest)
+                self._batch.end(current, rest)
             for position, _ in entries:
-                if batch.begin(position):
-                    batch.end(position, rest)
-        finally:
-            for folder in trail:
-                folder.close()
-        return missing
+                if begin(position):
+                    end(position, rest)
 
-    def _descend(self, root: int, folders: tuple[bytes, ...], trail: "list[_Folder]") -> Outcome | None:
-        """Open one folder after the other into ``trail``; what is returned holds for all files below."""
-        here = root
-        for depth, name in enumerate(folders):
-            try:
-                opened = os.open(name, FOLDER | os.O_NOFOLLOW, dir_fd=here)
-            except OSError as error:
-                return _obstacle(error, here, name)
-            try:
-                found = _identity(os.fstat(opened))
-            except OSError as error:  # a network file system may lose a folder at any time
-                _close(opened)
-                return _failure(error, name)
-            trail.append(_Folder(name, opened, found))
-            if found[0] != self.identity[0]:
-                return Outcome(
-                    "refused", error=f"another file system is mounted at {_shown(name)} in the path"
-                )
-            if depth >= TRAIL:
-                trail[depth - TRAIL].close()
-            here = opened
-        return None
+    def _go(self, walk: Walk, folders: tuple[bytes, ...]) -> Outcome | None:
+        """Go to a folder; what is returned instead holds for all files in it."""
+        try:
+            return walk.to(folders)
+        except OSError as error:
+            return self._failure(error)
 
-    def _climb(self, root: int, trail: "list[_Folder]") -> None:
-        """Remove folders that are empty now, from the innermost up.
+    def _unlink(self, folder: int, name: bytes, closely: int | None) -> Outcome:
+        """Delete a regular file of an open folder. ``closely``: only if the file at this position is meant.
 
-        A folder that somebody writes to is not empty, or is made again by them: both are theirs to win.
+        Between the look and the deletion another entry may take the name; deleting never follows a link, so
+        the worst is another entry of the same folder and name.
         """
-        for depth in range(len(trail) - 1, -1, -1):
-            folder = trail[depth]
-            parent = trail[depth - 1].descriptor if depth else root
-            if parent < 0 or folder.identity in self.keep or folder.identity[0] != self.identity[0]:
-                return
-            try:
-                os.rmdir(folder.name, dir_fd=parent)
-            except FileNotFoundError:
-                continue  # another thread or worker was quicker
-            except OSError:
-                return  # not empty, or not ours to remove
+        try:
+            found = os.lstat(name, dir_fd=folder)
+            if found.st_mode & 0o170000 != stat.S_IFREG:
+                return Outcome("refused", error=f"{shown(name)} is {kind(found.st_mode)}, not a regular file")
+            if closely is not None and (said := self._objection(closely, found)):
+                return said
+            os.unlink(name, dir_fd=folder)
+        except FileNotFoundError:
+            return MISSING
+        except OSError as error:
+            return self._failure(error)
+        # Blocks, not length: a sparse file gives back less than it shows, and a hard-linked one nothing yet.
+        freed = found.st_blocks * 512 if found.st_nlink == 1 else 0
+        told = self._deletions.get(freed)
+        if told is None:
+            told = self._deletions[freed] = Outcome("deleted", bytes=freed)
+        return told
 
+    def _objection(self, position: int, found: os.stat_result) -> Outcome | None:
+        """Why a file that is there is to be left alone."""
+        guard = self._storage.guard
+        if isinstance(guard, Marked) and found.st_ino == guard.inode:
+            return Outcome("refused", error="it is the marker of the storage's root, by another name")
+        expected = self._batch.files[position].expected
+        return objection(expected, found) if expected else None
 
-@dataclass(slots=True)
-class _Folder:
-    """A folder on the way, open until the way back is done."""
-
-    name: bytes
-    descriptor: int
-    identity: Identity
-
-    def close(self) -> None:
-        if self.descriptor >= 0:
-            _close(self.descriptor)
-            self.descriptor = -1
+    def _failure(self, error: OSError) -> Outcome:
+        """What became of a file on which a call failed; raises `Away` where the storage itself has failed."""
+        code = error.errno
+        if code in EXHAUSTED:
+            raise Away(words(error)) from error
+        if code == errno.EROFS and os.fstatvfs(self._root).f_flag & os.ST_RDONLY:
+            raise self._storage.away(error)
+        if code not in ITS_OWN and not self._looked:
+            self._looked = True
+            self._storage.look_again(self._home)
+        return failure(error)
 
 
 def open_local(
-    name: str, root: Path, pool: Executor, *, threads: int = 1, prune: bool = True
+    name: str, root: Path, pool: Executor, *, threads: int = 1, prune: bool = True, marker: bool = False
 ) -> LocalStorage:
-    """Look at the root once and remember what it is; raises `SettingError` when there is no such folder."""
+    """Look at the root; raises `SettingError` when there is no such folder.
+
+    With ``marker``, the root is known by its marker, and the storage is away until it was introduced to the
+    database; without, by what it is now.
+    """
     try:
         descriptor = os.open(root, FOLDER)
     except OSError as error:
-        raise SettingError(f"storage.{name}: can't open the root {root}: {_words(error)}") from error
+        raise SettingError(f"storage.{name}: can't open the root {root}: {words(error)}") from error
     try:
-        return LocalStorage(name, root, _identity(os.fstat(descriptor)), pool, threads, prune)
+        guard: Guard
+        place = Surveyor().place(descriptor)
+        if marker:
+            guard = Marked(name, root)
+            guard.look(descriptor)
+        else:
+            guard = SameFolder(name, root, place[:2])
     finally:
-        _close(descriptor)
+        close(descriptor)
+    storage = LocalStorage(name, root, pool, guard, threads=threads, prune=prune)
+    storage.roots[name] = place[:2]
+    return storage
 
 
 def keeping_roots(storages: Sequence[LocalStorage]) -> list[LocalStorage]:
     """The same storages, none of which removes another's root when that lies below its own and is empty."""
-    roots = frozenset(storage.identity for storage in storages)
-    return [replace(storage, keep=roots) for storage in storages]
+    roots = {name: identity for storage in storages for name, identity in storage.roots.items()}
+    for storage in storages:
+        storage.roots = roots
+    return list(storages)
 
 
-def _close(descriptor: int) -> None:
-    """Close it. What a network file system has to say then changes nothing: nothing was written."""
-    with suppress(OSError):
-        os.close(descriptor)
-
-
-def _unlink(folder: int, name: bytes) -> Outcome:
-    """Delete a regular file of an open folder.
-
-    Between the look and the deletion another entry may take the name; deleting never follows a link, so
-    the worst is another entry of the same folder and name.
-    """
-    try:
-        found = os.stat(name, dir_fd=folder, follow_symlinks=False)
-        if not stat.S_ISREG(found.st_mode):
-            return Outcome("refused", error=f"{_shown(name)} is {_kind(found.st_mode)}, not a regular file")
-        os.unlink(name, dir_fd=folder)
-    except FileNotFoundError:
-        return MISSING
-    except OSError as error:
-        return _failure(error, name)
-    # Blocks, not length: a sparse file gives back less than it shows, and a hard-linked one nothing yet.
-    return Outcome("deleted", bytes=found.st_blocks * 512 if found.st_nlink == 1 else 0)
-
-
-def _obstacle(error: OSError, parent: int, name: bytes) -> Outcome:
-    """Why a folder could not be opened, for every file in it."""
-    if error.errno == errno.ENOENT:
-        return MISSING
-    if error.errno in (errno.ENOTDIR, errno.ELOOP):
-        try:
-            kind = _kind(os.stat(name, dir_fd=parent, follow_symlinks=False).st_mode)
-        except OSError:
-            kind = "not a folder"
-        return Outcome("refused", error=f"{_shown(name)} in the path is {kind}, not a folder")
-    return _failure(error, name)
-
-
-def _failure(error: OSError, name: bytes) -> Outcome:
-    verdict: Verdict = "refused" if error.errno in HOPELESS else "failed"
-    return Outcome(verdict, error=f"{_words(error)} ({_shown(name)})")
-
-
-def _words(error: OSError) -> str:
-    code = error.errno or 0
-    if code == errno.ENOENT:
-        return "there is no such folder"
-    if code == errno.EACCES:
-        return f"no permission for user {os.geteuid()}"
-    return HOPELESS.get(code) or PASSING.get(code) or os.strerror(code)
-
-
-def _shown(name: bytes) -> str:
-    return f"'{printable(name.decode('utf-8', 'backslashreplace'), 80)}'"
-
-
-def _kind(mode: int) -> str:
-    for test, words in (
-        (stat.S_ISLNK, "a symbolic link"),
-        (stat.S_ISDIR, "a folder"),
-        (stat.S_ISREG, "a file"),
-        (stat.S_ISFIFO, "a named pipe"),
-        (stat.S_ISSOCK, "a socket"),
-    ):
-        if test(mode):
-            return words
-    return "a device"
-
-
-def _identity(found: os.stat_result) -> Identity:
-    return found.st_dev, found.st_ino
-
-
-def _pieces(entries: list[_Entry], threads: int) -> list[list[_Entry]]:
-    step = max(PIECE, -(-len(entries) // threads))
-    return [entries[start : start + step] for start in range(0, len(entries), step)]
+def _waits() -> int:
+    """How often this thread had to wait for something, instead of being made to."""
+    return resource.getrusage(resource.RUSAGE_THREAD).ru_nvcsw
