@@ -133,6 +133,34 @@ def test_the_next_batch_is_there_while_one_is_being_deleted(conn):
     assert waiting(conn) == []
 
 
+def test_a_lane_that_is_never_idle_keeps_no_other_from_hearing_of_its_files(conn, dsn):
+    busy, other = Shelf("busy"), Shelf("other")
+    with second(dsn) as source:
+        busy.act = lambda path: enqueue(source, f"{len(busy.deleted)}", storage="busy")
+        queue.listen(conn)
+        enqueue(conn, *"abc", storage="busy")
+        who = worker(busy, other, batch=1)
+        turns(who, conn, lambda: len(busy.deleted) > 3)
+
+        enqueue(source, "x", storage="other")
+        until(lambda: who.turn(conn) and other.deleted, what="the other storage's file to go")
+        busy.act = lambda path: None
+        drain(conn, who)
+
+    assert waiting(conn) == []
+
+
+def test_files_nobody_told_of_are_looked_for_all_the_same(conn):
+    shelf = Shelf()
+    who = worker(shelf)
+    who.horizon = 0.1
+    drain(conn, who)
+
+    enqueue(conn, "a")
+    until(lambda: who.turn(conn) and shelf.deleted, what="the file to go")
+    drain(conn, who)
+
+
 def test_a_lease_is_renewed_while_a_slow_storage_works(conn, dsn, stuck):
     enqueue(conn, "slow", "waiting behind it")
     who = worker(Shelf(act=stuck), lease=0.5)

@@ -53,6 +53,8 @@ class Worker:
         """Seconds without any progress after which a storage counts as hung."""
         self.grace = grace
         """Seconds that files in hand may take once told to stop."""
+        self.horizon = float("inf")
+        """Seconds after which a storage's files are looked for though nobody nudged."""
         self.fresh: list[Result] = []
         """Results not yet handed in."""
         self.held: list[Result] = []
@@ -111,6 +113,8 @@ class Worker:
 
     def turn(self, conn: Connection) -> bool:
         """Collect what the lanes did, hand it in and take more; False when there was nothing to do."""
+        if queue.nudged(conn, 0):  # a lane that is never idle must not keep us from hearing of the others
+            self.nudge()
         now = clock()
         self._collect(now)
         wants = self._wants(now)
@@ -247,7 +251,7 @@ class Worker:
             # From a resume point on, older rows were not looked at: once more from the start.
             if want.after != START or answer.alone:
                 wait = 0.0
-            lane.look_at = float("inf") if wait is None else clock() + wait
+            lane.look_at = clock() + (self.horizon if wait is None else min(wait, self.horizon))
 
     def _renew(self, conn: Connection, now: float) -> None:
         """Lease anew what takes longer. What could not be leased is taken back from the storage."""

@@ -95,11 +95,10 @@ def once(worker: Worker, mode: Mode) -> None:
 
 def _attend(conn: Connection, worker: Worker, stop: Stop, ticker: Ticker, outage: Outage) -> None:
     """Serve one connection until it breaks or the worker is told to stop."""
-    horizon = _greet(conn, worker)
+    worker.horizon = _greet(conn, worker)
     queue.listen(conn)
     worker.nudge()
     beaten, told, clogged = clock(), None, False
-    looked = clock()
     with schema.expected(conn, "grant_worker"):
         while not stop():
             ticker.check()
@@ -109,15 +108,11 @@ def _attend(conn: Connection, worker: Worker, stop: Stop, ticker: Ticker, outage
                 _beat(conn, worker, ticking=ticker.ticking)
             if worker.turn(conn):
                 outage.over()
-                looked = clock()
                 if worker.clogged != clogged:
                     clogged = worker.clogged
                     _tell(worker)
                 continue
-            if clock() - looked >= horizon:
-                worker.nudge()
-                looked = clock()
-            worker.rest(conn, looked + horizon - clock())
+            worker.rest(conn, worker.horizon)
         _finish(conn, worker)
     _settle(conn, worker)
     queue.bye(conn, worker.id)
