@@ -225,7 +225,7 @@ class Bucket:
         if etag and not self.ignores_conditions:
             if key not in self.keys:
                 return "NoSuchKey", False
-            if self.objects[key][0].etag != etag:
+            if etag not in ("*", self.objects[key][0].etag):
                 return "PreconditionFailed", False
         if version is not None:
             self.objects[key] = [one for one in self.objects.get(key, []) if one.id != version]

@@ -189,11 +189,7 @@ class Client:
         if self._boto is None:
             one = self._settings
             session = boto3.Session(profile_name=one.profile)
-            foreign = one.endpoint_url is not None and not _is_aws(one.endpoint_url)
-            addressing = one.addressing or ("path" if foreign else "auto")
-            client = _client(session, one, self._threads, addressing)
-            if addressing == "auto" and one.addressing is None and not _is_aws(client.meta.endpoint_url):
-                client = _client(session, one, self._threads, "path")  # boto3's own settings name a server
+            client = _client(session, one, self._threads)
             events = client.meta.events
             if not _is_aws(client.meta.endpoint_url):
                 events.register("before-sign.s3.DeleteObjects", _with_md5)
@@ -222,7 +218,7 @@ class Client:
             )
 
 
-def _client(session: Any, settings: S3Settings, threads: int, addressing: str) -> Any:
+def _client(session: Any, settings: S3Settings, threads: int) -> Any:
     return session.client(
         "s3",
         region_name=settings.region,
@@ -233,7 +229,7 @@ def _client(session: Any, settings: S3Settings, threads: int, addressing: str) -
             retries={"mode": "standard", "total_max_attempts": 1},
             max_pool_connections=threads + 1,
             tcp_keepalive=True,
-            s3={"addressing_style": addressing},
+            s3={"addressing_style": settings.addressing},
             request_checksum_calculation="when_required",
             response_checksum_validation="when_required",
             user_agent_extra=f"pglapse/{__version__}",

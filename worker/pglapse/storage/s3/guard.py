@@ -1,10 +1,12 @@
 """Tell whether an object is still the one that was condemned."""
 
+import re
 from collections.abc import Sequence
 from datetime import UTC, datetime
 
 from pglapse.storage import Expected
 
+AWS_ETAG = re.compile(r"[0-9A-Fa-f]{32}(-[0-9]{1,5})?")
 SECOND = 1_000_000_000  # nanoseconds; S3 tells the time of an object no finer
 
 
@@ -18,9 +20,10 @@ def difference(condemned: Sequence[Expected], found: Expected) -> str | None:
 
 
 def only_etag(condemned: Sequence[Expected]) -> str | None:
-    """The ETag, when nothing else need be compared: the server can do that by itself."""
+    """The ETag, when nothing else need be compared and it looks like one of AWS: it can compare by itself."""
     if len(condemned) == 1 and condemned[0].size is None and condemned[0].mtime_ns is None:
-        return _bare(condemned[0].etag)
+        etag = _bare(condemned[0].etag)
+        return etag if etag and AWS_ETAG.fullmatch(etag) else None  # '*' would match anything
     return None
 
 

@@ -36,8 +36,8 @@ class S3Settings:
     """What to do where a delete only adds a marker: nothing, add it, or delete all versions of the key."""
     batch_size: int = MOST
     """Keys in one request, at most."""
-    addressing: Addressing | None = None
-    """Where the bucket's name goes. None: into the path for a server that is not AWS, else as AWS likes."""
+    addressing: Addressing = "auto"
+    """Where the bucket's name goes. auto: into the path for a server that is not AWS, else as AWS likes."""
 
 
 def s3_settings(where: str, name: str, table: dict[str, Any]) -> S3Settings:
@@ -59,7 +59,7 @@ def s3_settings(where: str, name: str, table: dict[str, Any]) -> S3Settings:
         profile=_text(where, table, "profile"),
         versions=cast("Versions", _choice(where, table, "versions", get_args(Versions)) or "refuse"),
         batch_size=_batch_size(where, table),
-        addressing=cast("Addressing | None", _choice(where, table, "addressing", get_args(Addressing))),
+        addressing=cast("Addressing", _choice(where, table, "addressing", get_args(Addressing)) or "auto"),
     )
 
 

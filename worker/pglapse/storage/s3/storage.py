@@ -267,7 +267,7 @@ class S3Storage:
         self._sender.each(lambda item: self._plan(batch, item, plans), items, lambda: batch.over)
         try:
             self._delete_versions(batch, plans, latest=False)
-            self._delete_versions(batch, [plan for plan in plans if not plan.wrong], latest=True)
+            self._delete_versions(batch, plans, latest=True)
         finally:
             undone: list[_Plan] = []
             for plan in plans:
