@@ -343,3 +343,21 @@ def test_no_nudge_is_sent_for_a_row_that_a_worker_holds(conn, dsn):
     with listening(dsn) as ear:
         enqueue(conn, "a")
         assert nudges(conn, ear) == 0
+
+
+@pytest.mark.parametrize("length", [1, 34, 1024])
+def test_a_file_can_be_guarded_by_its_etag(conn, length):
+    conn.execute(
+        "select lapse.enqueue_file('s', 'a', p_expected => jsonb_build_object('etag', repeat('x', %s)))",
+        [length],
+    )
+
+    assert row(conn, "a")["expected"] == [{"etag": "x" * length}]
+
+
+@pytest.mark.parametrize("etag", ["''", "repeat('x', 1025)", "7"])
+def test_what_can_t_be_an_etag_is_refused(conn, etag):
+    with pytest.raises(psycopg.Error) as caught:
+        conn.execute(f"select lapse.enqueue_file('s', 'a', p_expected => jsonb_build_object('etag', {etag}))")
+
+    assert caught.value.sqlstate == "LP001"
