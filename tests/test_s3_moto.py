@@ -4,7 +4,6 @@ import logging
 import urllib.request
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
-from pathlib import Path
 from typing import Any
 
 import boto3
@@ -13,13 +12,14 @@ import pytest
 from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 from moto.server import ThreadedMotoServer
+from psycopg.types.json import Jsonb
 
 from pglapse.storage import Away, Batch, Expected, File, Outcome
 from pglapse.storage.s3 import S3Storage, open_s3
 from pglapse.storage.s3.settings import S3Settings
 from tests.support.poll import until
 from tests.support.running import worker
-from tests.support.s3 import NAME, nobodys_credentials
+from tests.support.s3 import NAME, nobodys_credentials, serving
 from tests.support.s3_keys import PREFIX, neighbours, paths
 from tests.support.storage import delete
 
@@ -164,13 +164,11 @@ def test_a_bucket_that_is_not_there_is_away(bucket, url, pool):
         storage.check()
 
 
-def test_a_worker_deletes_from_a_bucket_and_a_folder_side_by_side(
-    conn: psycopg.Connection, dsn: str, tmp_path: Path, bucket: str, url: str, s3: Any
-) -> None:
+def test_a_worker_deletes_from_a_bucket_and_a_folder_side_by_side(conn, dsn, tmp_path, bucket, url, s3):
     root = tmp_path / "files"
     root.mkdir()
     names = [f"d/{number}.jpg" for number in range(60)]
-    put(s3, *(f"up/{name}" for name in names), "up/stays", "d/1.jpg")
+    put(s3, *(f"up/{name}" for name in names), "up/stays", "up/same", "up/other", "d/1.jpg", body=b"123")
     for name in ("1.jpg", "2.jpg", "stays"):
         (root / name).write_text("x")
     config = tmp_path / "pglapse.toml"
@@ -178,8 +176,10 @@ def test_a_worker_deletes_from_a_bucket_and_a_folder_side_by_side(
         f'[storage.disk]\nkind = "local"\nroot = "{root}"\n'
         f'[storage.objects]\nkind = "s3"\nbucket = "{NAME}"\nprefix = "up"\nendpoint_url = "{url}"\n'
     )
-    for storage, queued in {"objects": [*names, "../d/1.jpg"], "disk": ["1.jpg", "2.jpg"]}.items():
-        conn.execute("select lapse.enqueue_file(%s, path) from unnest(%s::text[]) as path", [storage, queued])
+    queue(conn, "objects", *names, "../d/1.jpg")
+    queue(conn, "disk", "1.jpg", "2.jpg")
+    queue(conn, "objects", "same", expected={"size": 3, "etag": '"202cb962ac59075b964b07152d234b70"'})
+    queue(conn, "objects", "other", expected={"size": 4})
 
     def refused() -> list[tuple[str, str]]:
         rows = conn.execute("select path, last_error, dead_at from lapse.file_cleanup_queue").fetchall()
@@ -190,8 +190,56 @@ def test_a_worker_deletes_from_a_bucket_and_a_folder_side_by_side(
 
     assert path == "../d/1.jpg"
     assert "'.' or '..'" in error
-    assert present(s3) == {"up/stays", "d/1.jpg"}
+    assert present(s3) == {"up/stays", "up/other", "d/1.jpg"}
     assert [path.name for path in root.iterdir()] == ["stays"]
     assert conn.execute(
-        "select storage, outcome, count(*) from lapse.file_cleanup_log group by 1, 2 order by 1, 2"
-    ).fetchall() == [("disk", "deleted", 2), ("objects", "deleted", 60)]
+        "select storage, outcome, count(*), sum(bytes) filter (where path = 'same')"
+        "  from lapse.file_cleanup_log group by 1, 2 order by 1, 2"
+    ).fetchall() == [
+        ("disk", "deleted", 2, None),
+        ("objects", "changed", 1, None),
+        ("objects", "deleted", 61, 3),
+    ]
+
+
+def test_a_throttled_bucket_rests_burns_no_attempt_and_holds_up_no_folder(conn, dsn, tmp_path):
+    root = tmp_path / "files"
+    root.mkdir()
+    (root / "a").write_text("x")
+    with serving() as server:
+        objects = server.fresh()
+        names = objects.put(*(f"{number}" for number in range(30)))
+        objects.denied["7"] = "SlowDown"
+        config = tmp_path / "pglapse.toml"
+        config.write_text(
+            f'[storage.disk]\nkind = "local"\nroot = "{root}"\n'
+            f'[storage.objects]\nkind = "s3"\nbucket = "{NAME}"\nendpoint_url = "{objects.url}"\n'
+        )
+        queue(conn, "objects", *names)
+
+        with worker(dsn, config) as running:
+            running.says("storage objects is away, its files wait: bucket bucket at")
+            running.says("asks for fewer requests")
+            queue(conn, "disk", "a")
+            until(lambda: not (root / "a").exists())
+            assert conn.execute("select path, attempts from lapse.file_cleanup_queue").fetchall() == [
+                ("7", 0)
+            ]
+            objects.denied.clear()
+            until(lambda: not conn.execute("select 1 from lapse.file_cleanup_queue").fetchall())
+            running.says("storage objects works again")
+
+    assert objects.keys == set()
+    assert conn.execute(
+        "select outcome, attempts, count(*) from lapse.file_cleanup_log"
+        " where storage = 'objects' group by 1, 2"
+    ).fetchall() == [("deleted", 1, 30)]
+
+
+def queue(
+    conn: psycopg.Connection, storage: str, *paths: str, expected: dict[str, Any] | None = None
+) -> None:
+    conn.execute(
+        "select lapse.enqueue_file(%s, path, p_expected => %s) from unnest(%s::text[]) as path",
+        [storage, Jsonb(expected) if expected else None, list(paths)],
+    )
