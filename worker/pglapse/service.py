@@ -37,9 +37,8 @@ def serve(worker: Worker, stop: Stop, mode: Mode) -> None:
 
     Raises only when this worker and its database don't fit together, or when a thread of its own died.
     """
-    ticker = Ticker(mode)
+    ticker = Ticker(mode, worker.id)
     outage = Outage("queue")
-    ticker.start()
     try:
         while not stop():
             try:
@@ -96,6 +95,7 @@ def once(worker: Worker, mode: Mode) -> None:
 def _attend(conn: Connection, worker: Worker, stop: Stop, ticker: Ticker, outage: Outage) -> None:
     """Serve one connection until it breaks or the worker is told to stop."""
     worker.horizon = _greet(conn, worker)
+    ticker.start()
     queue.listen(conn)
     worker.nudge()
     beaten, told, clogged = clock(), None, False

@@ -1,15 +1,16 @@
 """Keep the schedule where pg_cron does not: call lapse.run_due from a thread and connection of its own.
 
-Draining never waits for it. Of several workers one ticks; which one is settled by a lock that its
-connection holds, so a worker that dies hands over by dying.
+Draining never waits for it. Of several workers one ticks; which one is settled by a row that its heartbeats
+keep, so one that dies or is cut off hands over within a minute or so, whatever stands before the database.
 """
 
 import logging
 from threading import Event, Thread
-from typing import Any, Literal
+from typing import Literal
 
 import psycopg
 
+from pglapse.deadline import Connection, Patience
 from pglapse.errors import HelperDied, PglapseError, RunFailed, translated
 from pglapse.outage import Outage
 from pglapse.schema import expected, for_worker
@@ -20,21 +21,25 @@ log = logging.getLogger(__name__)
 Mode = Literal["auto", "always", "never"]
 
 EVERY = 2.0  # seconds between two looks
+LONG = 300.0  # seconds that a call may take which runs policies: a batch may be a large one
 
 
 class Ticker:
     """The thread that ticks, as the worker's main thread sees it."""
 
-    def __init__(self, mode: Mode) -> None:
+    def __init__(self, mode: Mode, worker: str) -> None:
         self.mode = mode
+        self.worker = worker
         self.ticking = False
         self._stop = Event()
-        self._conn: psycopg.Connection[Any] | None = None
+        self._conn: Connection | None = None
         self._died: BaseException | None = None
+        self._patience, self.long = Patience(), Patience(LONG)
         self._thread = Thread(target=self._run, name="ticker", daemon=True)
 
     def start(self) -> None:
-        if self.mode != "never":
+        """Begin, if that is still to be done: once the worker is on the list, or it would get no turn."""
+        if self.mode != "never" and self._thread.ident is None:
             self._thread.start()
 
     def check(self) -> None:
@@ -73,7 +78,7 @@ class Ticker:
             self.ticking = False
 
     def _serve(self, outage: Outage) -> None:
-        with for_worker() as conn:
+        with for_worker(self._patience) as conn:
             self._conn = conn
             try:
                 while not self._stop.is_set():
@@ -81,29 +86,40 @@ class Ticker:
                         look(conn, self)
                     outage.over()
                     self._stop.wait(EVERY)
+                if self.ticking:
+                    conn.execute("select lapse.tick_release(%s)", [self.worker])
             finally:
                 self._conn = None
                 self.ticking = False
 
 
-def look(conn: psycopg.Connection[Any], ticker: Ticker) -> None:
+def look(conn: Connection, ticker: Ticker) -> None:
     """Run what is due if that is this worker's task now."""
     with translated():
-        [(wanted,)] = conn.execute("select lapse.tick_wanted(%s)", [ticker.mode])
-        turn = "acquire" if wanted else "release"
-        [(held,)] = conn.execute(f"select lapse.tick_{turn}()")
+        [(wanted, held)] = conn.execute(
+            "select w.wanted, case when w.wanted then lapse.tick_acquire(%(me)s)"
+            "                     else lapse.tick_release(%(me)s) end"
+            "  from (select lapse.tick_wanted(%(mode)s)) as w (wanted)",
+            {"me": ticker.worker, "mode": ticker.mode},
+        )
     ticking = wanted and held
     if ticking != ticker.ticking:
-        log.info("this worker keeps the schedule now" if ticking else "pg_cron keeps the schedule again")
+        log.info(_news(ticking=ticking, wanted=wanted))
         ticker.ticking = ticking
     if ticking:
-        tick(conn)
+        tick(conn, ticker.long)
 
 
-def tick(conn: psycopg.Connection[Any]) -> None:
+def _news(*, ticking: bool, wanted: bool) -> str:
+    if ticking:
+        return "this worker keeps the schedule now"
+    return "another worker keeps the schedule now" if wanted else "pg_cron keeps the schedule again"
+
+
+def tick(conn: Connection, patience: Patience | None = None) -> None:
     """Run every policy that is due. A policy that fails is recorded in lapse.run_log and stops nothing."""
     try:
-        with translated():
+        with translated(), conn.within(patience or Patience(LONG)):
             conn.execute("call lapse.run_due('worker')")
     except RunFailed as error:
         log.warning(

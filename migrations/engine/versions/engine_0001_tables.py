@@ -257,6 +257,16 @@ comment on column lapse.tick_source.source is 'pg_cron, worker or manual.';
 comment on column lapse.tick_source.last_tick_at is 'When it last called.';
 comment on column lapse.tick_source.ticks is 'How often it has called.';
 
+create table lapse.tick_turn (
+    only_row boolean     primary key default true check (only_row),
+    worker   text        not null,
+    since    timestamptz not null default clock_timestamp()
+);
+comment on table  lapse.tick_turn is 'Which worker keeps the schedule where pg_cron does not: one row, or none while none does.';
+comment on column lapse.tick_turn.only_row is 'There is one row at most.';
+comment on column lapse.tick_turn.worker is 'The worker''s name, as in lapse.worker; its turn lasts as long as its heartbeats.';
+comment on column lapse.tick_turn.since is 'Since when.';
+
 create table lapse.cron_job (
     cron_database text        not null,
     jobname       text        not null,
@@ -444,7 +454,7 @@ revoke all on all routines in schema lapse from public;
 
 DROP = """
 drop table lapse.storage, lapse.worker, lapse.file_source, lapse.file_cleanup_log, lapse.file_cleanup_queue, lapse.cron_job,
-    lapse.tick_source, lapse.blocked_row, lapse.run_log, lapse.policy_state, lapse.policy, lapse.identity,
+    lapse.tick_turn, lapse.tick_source, lapse.blocked_row, lapse.run_log, lapse.policy_state, lapse.policy, lapse.identity,
     lapse.setting;
 drop sequence lapse.lease_token_seq, lapse.run_id_seq;
 drop type lapse.file_request, lapse.progress;

@@ -1,17 +1,20 @@
 -- lapse.tick_release: stop being the one worker that ticks.
 --
--- Out: true when this session held the lock; false, and nothing happens, when it
--- did not. Called when pg_cron is alive again and when the worker stops.
+-- In: the worker's name. Out: true when it was its turn; false, and nothing happens,
+-- when it was not. Called when pg_cron is alive again and when the worker stops.
 
-create or replace function lapse.tick_release()
+create or replace function lapse.tick_release(p_worker text)
     returns boolean
-    language sql
+    language plpgsql
     volatile
     security definer
     set search_path = pg_catalog, pg_temp
 as $$
-    select case when lapse.tick_lock_held() then pg_advisory_unlock(1818324340, 0) else false end
+begin
+    delete from lapse.tick_turn as t where t.worker = p_worker;
+    return found;
+end;
 $$;
 
-comment on function lapse.tick_release() is
-    'Give back the lock of the one worker that ticks; true when this session held it.';
+comment on function lapse.tick_release(text) is
+    'For workers: give back the turn of the one that ticks; true when it was this worker''s.';
