@@ -19,6 +19,7 @@ MAY_CALL = {
     "grant_runner": RUNNER,
     "grant_worker": RUNNER
     | {"api_version", "worker_hello", "worker_beat", "worker_bye", "exchange_files", "renew_files"}
+    | {"storage_marker"}
     | {"tick_wanted", "tick_acquire", "tick_release"},
     "grant_observer": {"api_version", "backlog", "schedule_text"},
 }
@@ -211,10 +212,17 @@ def test_a_runner_does_its_job(conn, login):
 
 def test_an_observer_does_its_job(conn, login):
     enqueue(conn, "a")
-    conn.execute("select lapse.worker_hello('w', 'host', 1, '1')")
+    conn.execute("select lapse.worker_hello('w', 'host', 1, '1', '{s}')")
     observer = login("grant_observer")
 
-    for view in ("policy_status", "queue_status", "queue_by_storage", "queue_detail", "worker_status"):
+    for view in (
+        "policy_status",
+        "queue_status",
+        "queue_by_storage",
+        "queue_detail",
+        "storage_status",
+        "worker_status",
+    ):
         assert observer.execute(f"select * from lapse.{view}").fetchall()
     assert denied(observer, "select lapse.retry_files()")
 

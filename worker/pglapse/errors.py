@@ -75,6 +75,10 @@ class NotAllowed(PglapseError):
     """LP010."""
 
 
+class AnotherDatabases(PglapseError):
+    """LP011: a storage's root belongs to another database."""
+
+
 BY_SQLSTATE: dict[str, type[PglapseError]] = {
     "LP001": InvalidArgument,
     "LP002": NotFound,
@@ -86,6 +90,7 @@ BY_SQLSTATE: dict[str, type[PglapseError]] = {
     "LP008": QueueNotEmpty,
     "LP009": CronJobsElsewhere,
     "LP010": NotAllowed,
+    "LP011": AnotherDatabases,
 }
 
 

@@ -433,13 +433,15 @@ comment on column lapse.worker.troubles is 'What is wrong with which of them now
 create table lapse.storage (
     name            text        primary key,
     marker          uuid,
+    marked_at       timestamptz,
     first_served_at timestamptz not null default clock_timestamp(),
     last_served_at  timestamptz not null default clock_timestamp()
 ) with (fillfactor = 50, autovacuum_vacuum_threshold = 200, autovacuum_vacuum_scale_factor = 0);
 comment on table  lapse.storage is
     'Storages that a worker has served: files of any other can''t be deleted by anybody, and their queue rows are given up.';
 comment on column lapse.storage.name is 'Name of the storage, as in the workers'' configuration and in the queue.';
-comment on column lapse.storage.marker is 'What its root is known by, where it has a marker.';
+comment on column lapse.storage.marker is 'The number in its root''s marker, by which the root is known from any other folder.';
+comment on column lapse.storage.marked_at is 'When a worker first saw that number in the root: from then on no root without it is taken for this storage''s.';
 comment on column lapse.storage.first_served_at is 'When a worker first said that it serves it.';
 comment on column lapse.storage.last_served_at is 'When a worker last said so, to a minute or so.';
 
