@@ -10,7 +10,7 @@ BIN    := .venv/bin
 .PHONY: help setup server check test freeze demo bench chaos clean
 
 help: ## List the targets
-	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-8s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
 setup: .venv/.dev ## Make .venv with all that development needs
 
@@ -31,7 +31,15 @@ freeze: .venv/.run ## Freeze edited files of sql/; m="what changed" once they we
 demo: .venv/.run ## Watch rows lapse and files go, and see it proved
 	@$(BIN)/pglapse demo
 
-bench: .venv/.run ## What a sweep costs, beside the ways that it replaces
+bench: .venv/.run ## The file queue beside others, quick: under five minutes once they are installed
+	@$(BIN)/python -m benchmarks
+
+bench-full: .venv/.run ## The same in full, about 25 minutes, and docs/benchmarks.md made of it
+	@$(BIN)/python -m pip install --quiet --group bench
+	@$(BIN)/python -m benchmarks --form full --output benchmarks/results/full.json
+	@$(BIN)/python -m benchmarks.report benchmarks/results/full.json
+
+bench-expiry: .venv/.run ## What a sweep costs, beside the ways that it replaces
 	@$(BIN)/python benchmarks/expiry.py
 
 chaos: setup ## Break things at random, judge what became of every file; CHAOS="--seconds 600 --campaign kills"

@@ -1,6 +1,6 @@
 """What a sweep costs: pglapse's policy beside the ways it replaces, in one run on one server.
 
-    make bench                                   # an embedded PostgreSQL of its own
+    make bench-expiry                            # an embedded PostgreSQL of its own
     DATABASE_URL=... python benchmarks/expiry.py # a database of its own on that server, dropped afterwards
 
 Three ways to expire coupons, on tables with the same rows:
