@@ -42,14 +42,7 @@ declare
     v_tokens   bigint[]  := v_picked;
     v_next_due timestamptz[];
     v_next_id  bigint[];
-    v_ids      bigint[];    -- by file, like the next ones
-    v_numbers  integer[];
-    v_paths    text[];
-    v_attempts integer[];
-    v_dues     timestamptz[];
-    v_guards   jsonb[];
-    v_given    integer;
-    v_needed   bigint[] := '{}';
+    v_needed   tid[];
 begin
     select s.* into v_setting from lapse.setting as s;
 
@@ -84,7 +77,20 @@ begin
         perform lapse.end_files(v_odd);
     end if;
 
+    if v_free is not null and exists (select from lapse.file_source) then
+        v_needed := lapse.keep_files_in_use(p_worker, v_free);
+
+        if v_needed <> '{}' then
+            v_free := array(select f.place from unnest(v_free) as f (place) where f.place <> all (v_needed));
+            v_sizes := array(select (select count(*) from lapse.file_cleanup_queue as q
+                                      where q.ctid = any (v_free) and q.storage = s.name)::integer
+                               from unnest(p_storages) with ordinality as s (name, position)
+                              order by s.position);
+        end if;
+    end if;
+
     if v_free is not null then
+        return query
         with claimed as (
             update lapse.file_cleanup_queue as q
                set leased_at    = v_now,
@@ -97,25 +103,13 @@ begin
                                        else greatest(q.attempts, 0) + 1 end,
                    again_at     = case when q.again_at > v_now then q.again_at end
              where q.ctid = any (v_free)
-            returning q.id, array_position(p_storages, q.storage) as number, q.path, q.attempts, q.not_before, q.expected
+            returning q.id, q.lease_token, q.storage, q.path, q.attempts, q.not_before, q.expected
         )
-        select array_agg(c.id), array_agg(c.number), array_agg(c.path), array_agg(c.attempts), array_agg(c.not_before),
-               array_agg(c.expected)
-          into v_ids, v_numbers, v_paths, v_attempts, v_dues, v_guards
-          from (select * from claimed as c order by c.number, c.not_before, c.id) as c;
-
-        if exists (select from lapse.file_source) then
-            v_needed := lapse.keep_files_in_use(
-                v_ids, array(select p_storages[n.number] from unnest(v_numbers) with ordinality as n (number, position)
-                              order by n.position), v_paths);
-        end if;
+        select 'claimed', c.id, c.lease_token, c.storage, c.path, c.attempts, greatest(c.not_before, 'epoch'),
+               c.expected, v_alone, null::double precision
+          from claimed as c
+         order by c.lease_token, c.not_before, c.id;
     end if;
-
-    return query
-    select 'claimed', c.id, v_tokens[c.number], p_storages[c.number], c.path, c.attempts, greatest(c.due, 'epoch'),
-           c.expected, v_alone, null::double precision
-      from unnest(v_ids, v_numbers, v_paths, v_attempts, v_dues, v_guards) as c (id, number, path, attempts, due, expected)
-     where c.id <> all (v_needed);
 
     if v_short and not v_alone then
         perform lapse.bury_unserved(p_storages, v_now);
@@ -133,13 +127,7 @@ begin
             return next;
         end if;
 
-        v_given := v_sizes[v_n];
-        if v_needed <> '{}' then
-            v_given := (select count(*) from unnest(v_ids, v_numbers) as c (id, number)
-                         where c.number = v_n and c.id <> all (v_needed));
-        end if;
-
-        if v_given < p_limits[v_n] then
+        if v_sizes[v_n] < p_limits[v_n] then
             kind := 'wait';
             storage := p_storages[v_n];
             due := null;

@@ -9,7 +9,7 @@ create or replace function lapse.prune_file_log(p_limit integer, p_cutoff timest
     set search_path = pg_catalog, pg_temp
 as $$
     with due as materialized (
-        select l.id, l.finished_at + s.file_log_keep as due
+        select l.id, l.finished_at, l.finished_at + s.file_log_keep as due
           from lapse.setting as s
          cross join lateral (select l.id, l.finished_at
                                from lapse.file_cleanup_log as l
@@ -22,7 +22,7 @@ as $$
     gone as (
         delete from lapse.file_cleanup_log as l
          using due as d
-         where l.id = d.id
+         where l.finished_at = d.finished_at and l.id = d.id
         returning 1
     )
     select (select count(*) from due)::integer, (select count(*) from gone)::integer, (select max(d.due) from due as d)

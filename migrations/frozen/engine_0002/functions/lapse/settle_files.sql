@@ -20,24 +20,34 @@ create or replace function lapse.settle_files(p_worker text, p_results jsonb)
 as $$
 #variable_conflict use_column
 declare
-    v_now       timestamptz := clock_timestamp();
-    v_bad       bigint;
-    v_ids       bigint[];
-    v_tokens    bigint[];
-    v_outcomes  text[];
-    v_bytes     bigint[];
-    v_errors    text[];
-    v_open      bigint[];
-    v_proofs    bigint[];
-    v_locked    boolean[];
-    v_gone      bigint[];
-    v_unsettled bigint[];
-    v_storages  text[];
-    v_paths     text[];
-    v_claimed   timestamptz[];
-    v_notes     text[];
-    v_nudge     boolean;
-    v_setting   lapse.setting;
+    v_now            timestamptz := clock_timestamp();
+    v_setting        lapse.setting;
+    v_tell           boolean := exists (select from lapse.file_source as s where s.removed is not null);
+    v_bad            bigint;
+    v_ids            bigint[];  -- what was handed in
+    v_tokens         bigint[];
+    v_outcomes       text[];
+    v_bytes          bigint[];
+    v_errors         text[];
+    v_done           tid[];     -- rows that leave the queue
+    v_done_outcomes  text[];
+    v_done_bytes     bigint[];
+    v_done_errors    text[];
+    v_rest           tid[];     -- rows that stay, or were cancelled
+    v_rest_outcomes  text[];
+    v_rest_bytes     bigint[];
+    v_rest_errors    text[];
+    v_open           bigint[];  -- rows that were not to be had
+    v_open_tokens    bigint[];
+    v_gone           tid[];     -- rows whose file is gone, where somebody is to be told
+    v_gone_ids       bigint[];
+    v_gone_tokens    bigint[];
+    v_storages       text[];
+    v_paths          text[];
+    v_claimed        timestamptz[];
+    v_unsettled      tid[] := '{}';  -- those of them of whom somebody could not be told
+    v_notes          text[];
+    v_nudge          boolean;
 begin
     begin
         select array_agg(r.id), array_agg(r.token), array_agg(r.outcome), array_agg(r.bytes),
@@ -70,74 +80,92 @@ begin
                as r (id, token, outcome, bytes, error, position)
          order by r.id, r.token, r.position
     ),
-    judged as materialized (
-        select h.id, h.token, h.outcome, h.bytes, h.error, l.storage, l.path, l.leased_at, l.id is not null as settled,
-               -- Asked for again: the file may have been written anew, so nobody is told until that one is gone.
-               l.id is not null and l.again_at is null and h.outcome in ('deleted', 'missing') as gone
+    judged as (
+        select h.id, h.token, h.outcome, h.bytes, h.error, l.place, l.storage, l.path, l.leased_at,
+               l.place is not null and l.again_at is null and h.outcome in ('deleted', 'missing', 'changed') as done
           from handed as h
-          left join lateral (select q.id, q.storage, q.path, q.again_at, q.leased_at
+          left join lateral (select q.ctid as place, q.storage, q.path, q.again_at, q.leased_at
                                from lapse.file_cleanup_queue as q
                               where q.id = h.id and q.lease_token = h.token
                              offset 0
                                 for update skip locked) as l on true
+        offset 0
     )
-    select array_agg(j.id) filter (where j.settled),
-           array_agg(j.token) filter (where j.settled),
-           array_agg(j.outcome) filter (where j.settled),
-           array_agg(j.bytes) filter (where j.settled),
-           array_agg(j.error) filter (where j.settled),
-           array_agg(j.id) filter (where j.gone),
-           array_agg(j.storage) filter (where j.gone),
-           array_agg(j.path) filter (where j.gone),
-           array_agg(j.leased_at) filter (where j.gone),
-           array_agg(j.id) filter (where not j.settled),
-           array_agg(j.token) filter (where not j.settled),
-           array_agg(exists (select from lapse.file_cleanup_queue as q
-                              where q.id = j.id and q.lease_token = j.token)) filter (where not j.settled)
-      into v_ids, v_tokens, v_outcomes, v_bytes, v_errors,
-           v_gone, v_storages, v_paths, v_claimed, v_open, v_proofs, v_locked
+    select array_agg(j.place) filter (where j.done),
+           array_agg(j.outcome) filter (where j.done),
+           array_agg(j.bytes) filter (where j.done),
+           array_agg(j.error) filter (where j.done),
+           array_agg(j.place) filter (where not j.done and j.place is not null),
+           array_agg(j.outcome) filter (where not j.done and j.place is not null),
+           array_agg(j.bytes) filter (where not j.done and j.place is not null),
+           array_agg(j.error) filter (where not j.done and j.place is not null),
+           array_agg(j.id) filter (where j.place is null),
+           array_agg(j.token) filter (where j.place is null),
+           -- A file asked for again may have been written anew, so nobody is told until that one is gone.
+           array_agg(j.place) filter (where v_tell and j.done and j.outcome <> 'changed'),
+           array_agg(j.id) filter (where v_tell and j.done and j.outcome <> 'changed'),
+           array_agg(j.token) filter (where v_tell and j.done and j.outcome <> 'changed'),
+           array_agg(j.storage) filter (where v_tell and j.done and j.outcome <> 'changed'),
+           array_agg(j.path) filter (where v_tell and j.done and j.outcome <> 'changed'),
+           array_agg(j.leased_at) filter (where v_tell and j.done and j.outcome <> 'changed')
+      into v_done, v_done_outcomes, v_done_bytes, v_done_errors,
+           v_rest, v_rest_outcomes, v_rest_bytes, v_rest_errors,
+           v_open, v_open_tokens,
+           v_gone, v_gone_ids, v_gone_tokens, v_storages, v_paths, v_claimed
       from judged as j;
 
-    return query
-    select case when r.locked then 'unsettled' else 'stale' end, r.id, r.token, null::text, null::text,
-           case when r.locked then 'another transaction is changing the queue row' end
-      from unnest(v_open, v_proofs, v_locked) as r (id, token, locked);
+    if v_open is not null then
+        return query
+        select case when k.held then 'unsettled' else 'stale' end, k.id, k.token, null::text, null::text,
+               case when k.held then 'another transaction is changing the queue row' end
+          from (select o.id, o.token,
+                       exists (select from lapse.file_cleanup_queue as q
+                                where q.id = o.id and q.lease_token = o.token) as held
+                  from unnest(v_open, v_open_tokens) as o (id, token)) as k;
+    end if;
 
-    if v_gone is not null and exists (select from lapse.file_source as s where s.removed is not null) then
-        select array_agg(t.id), array_agg(t.note)
-          into v_unsettled, v_notes
-          from (select g.id, min(r.note) as note
+    if v_gone is not null then
+        select coalesce(array_agg(t.place), '{}'), array_agg(t.id), array_agg(t.token), array_agg(t.note)
+          into v_unsettled, v_gone_ids, v_gone_tokens, v_notes
+          from (select g.place, g.id, g.token, min(r.note) as note
                   from lapse.tell_removed(v_storages, v_paths, v_claimed) as r
-                  join unnest(v_gone, v_storages, v_paths) as g (id, storage, path)
+                  join unnest(v_gone, v_gone_ids, v_gone_tokens, v_storages, v_paths)
+                       as g (place, id, token, storage, path)
                     on g.storage = r.storage and g.path = r.path
-                 group by g.id) as t;
+                 group by g.place, g.id, g.token) as t;
 
         return query
-        select 'unsettled', u.id, v_tokens[array_position(v_ids, u.id)], null::text, null::text, u.note
-          from unnest(v_unsettled, v_notes) as u (id, note);
+        select 'unsettled', u.id, u.token, null::text, null::text, u.note
+          from unnest(v_gone_ids, v_gone_tokens, v_notes) as u (id, token, note);
+    end if;
+
+    -- The rows are ours by now, so where they lie is the quickest way back to them.
+    if v_done is not null then
+        perform lapse.finish_files(p_worker, case when v_unsettled = '{}' then v_done
+                                                  else array(select d.place from unnest(v_done) as d (place)
+                                                              where d.place <> all (v_unsettled)) end,
+                                   v_done, v_done_outcomes, v_done_bytes, v_done_errors);
+    end if;
+
+    if v_rest is null then
+        return;
     end if;
 
     select s.* into v_setting from lapse.setting as s;
 
-    -- The rows are ours by now, so where they lie is the quickest way back to them.
     with verdict as materialized (
-        select q.*, h.outcome, h.bytes, h.error,
+        select q.ctid as place, q.*, h.outcome, h.bytes, h.error,
                case
-                   when h.outcome in ('deleted', 'missing', 'changed') or q.cancelled_at is not null then
-                       case when q.again_at is not null then 'again'
-                            when h.outcome in ('deleted', 'missing', 'changed') then 'done'
-                            else 'cancel' end
+                   when q.again_at is not null
+                        and (h.outcome in ('deleted', 'missing', 'changed') or q.cancelled_at is not null) then 'again'
+                   when q.cancelled_at is not null then 'cancel'
                    when h.outcome = 'released' then 'release'
                    when h.outcome = 'refused' then 'bury'
                    when q.attempts >= v_setting.max_attempts and q.again_at is null then 'bury'
                    else 'retry'
                end as fate
-          from unnest(v_ids, v_tokens, v_outcomes, v_bytes, v_errors) as h (id, token, outcome, bytes, error)
-         cross join lateral (select q.ctid as place, q.*
-                               from lapse.file_cleanup_queue as q
-                              where q.id = h.id and q.lease_token = h.token
-                             offset 0) as q
-         where v_unsettled is null or h.id <> all (v_unsettled)
+          from unnest(v_rest, v_rest_outcomes, v_rest_bytes, v_rest_errors) as h (place, outcome, bytes, error)
+          join lapse.file_cleanup_queue as q on q.ctid = h.place
     ),
     logged as (
         insert into lapse.file_cleanup_log
@@ -153,10 +181,10 @@ begin
           from verdict as v
          where v.outcome in ('deleted', 'missing', 'changed') or v.fate = 'cancel'
     ),
-    finished as (
+    cancelled as (
         delete from lapse.file_cleanup_queue as q
          using verdict as v
-         where q.ctid = v.place and v.fate in ('done', 'cancel')
+         where q.ctid = v.place and v.fate = 'cancel'
     ),
     kept as (
         update lapse.file_cleanup_queue as q
