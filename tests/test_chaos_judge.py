@@ -187,6 +187,17 @@ def test_such_a_deletion_does_harm_when_the_file_had_become_another_or_needed(wo
     assert words in harm
 
 
+@pytest.mark.parametrize(("renewed", "late"), [(3.4, 0), (4.5, 1)])
+def test_a_lease_that_was_renewed_before_the_deletion_lasts_longer(renewed: float, late: int) -> None:
+    claim = claimed(3, lease=0.5)
+    claim.renewed.append((_us(renewed), _us(renewed + 5)))
+
+    verdict = verdict_on(life(claims=[claim]))
+
+    assert verdict.violations == []
+    assert len(verdict.late) == late
+
+
 def test_a_second_late_deletion_by_the_same_thread_is_a_violation() -> None:
     evidence = Evidence(ended=OVER)
     evidence.stories[PLACE] = life(claims=[claimed(3, lease=0.5)])

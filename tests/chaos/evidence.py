@@ -72,13 +72,18 @@ class Unlink:
 
 @dataclass
 class Claim:
-    """A lease; ``at``: within the claim, after the row was locked."""
+    """A lease; ``at``: within the claim, after the row was locked; ``renewed``: when, and until when."""
 
     token: int
     worker: str
     leased_at: int
     until: int
     at: int
+    renewed: list[tuple[int, int]] = field(default_factory=list)
+
+    def over(self, at: int) -> int:
+        """The end of the lease, as it stood at a time."""
+        return max([self.until, *(until for when, until in self.renewed if when <= at)])
 
     @property
     def pid(self) -> int:
@@ -267,7 +272,7 @@ def _database(conn: psycopg.Connection[Any], found: Evidence) -> None:
         claims = found.stories[storage, path].claims
         renewed = next((claim for claim in reversed(claims) if claim.token == token), None)
         if renewed is not None:
-            renewed.until = max(renewed.until, times[1])
+            renewed.renewed.append((times[2], times[1]))
             found.numbers["leases renewed"] += 1
         else:
             claims.append(Claim(token, worker, *times))

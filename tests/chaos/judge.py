@@ -125,8 +125,8 @@ class _Path:
                 self.accuse(f"was deleted without a lease, by process {call.pid}")
                 continue
             self.no_row_needed_it(call, claim)
-            if call.at > claim.until:
-                self.came_late(call, claim)
+            if call.at > claim.over(call.at):
+                self.came_late(call, claim, claim.over(call.at))
 
     def held(self, call: Unlink) -> Claim | None:
         """The lease under which a worker deleted: the latest that it had by then."""
@@ -153,9 +153,9 @@ class _Path:
             for entry in self.story.entries
         )
 
-    def came_late(self, call: Unlink, claim: Claim) -> None:
-        late = call.at - claim.until
-        if self.looked[id(call)] > claim.until:
+    def came_late(self, call: Unlink, claim: Claim, over: int) -> None:
+        late = call.at - over
+        if self.looked[id(call)] > over:
             self.accuse(
                 f"was deleted {late / 1000:.0f} ms after its lease, which had been over "
                 f"before the worker looked at it: {_said(claim)}"
@@ -163,15 +163,13 @@ class _Path:
             return
         self.verdict.late.append(late)
         saved = any(
-            cancel.sure and claim.until < cancel.first and cancel.end < call.at
-            for cancel in self.story.cancels
+            cancel.sure and over < cancel.first and cancel.end < call.at for cancel in self.story.cancels
         )
         anew = any(
-            writing.generation == call.generation and writing.began > claim.until
-            for writing in self.story.writings
+            writing.generation == call.generation and writing.began > over for writing in self.story.writings
         )
         needed = any(
-            self.surely_needed(reference, call.at, call.ended, call.at) and reference.made.first > claim.until
+            self.surely_needed(reference, call.at, call.ended, call.at) and reference.made.first > over
             for reference in self.story.references
         )
         for happened, words in ((saved, "saved"), (anew, "written"), (needed, "needed")):
