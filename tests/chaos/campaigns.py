@@ -201,6 +201,7 @@ CAMPAIGNS = {
             stops,
             {"workers stopped for twice their lease": 8},
             lease=1.0,
+            slow=40,  # so that a worker has many files in hand when it is stopped
         ),
         Campaign(
             "crashes",
