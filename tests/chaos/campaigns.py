@@ -194,7 +194,7 @@ POOLED = {
 CAMPAIGNS = {
     campaign.name: campaign
     for campaign in (
-        Campaign("kills", "kill -9 of workers at random moments", kills, {"workers killed": 25}),
+        Campaign("kills", "kill -9 of workers at random moments", kills, {"workers killed": 20}),
         Campaign(
             "stops",
             "SIGSTOP for twice the lease, then SIGCONT",
@@ -207,14 +207,14 @@ CAMPAIGNS = {
             "crashes",
             "kill -9 of the whole server, and an immediate restart (fsync on)",
             crashes,
-            {"servers killed": 8},
+            {"servers killed": 5},
             trust_xids=False,
         ),
         Campaign(
             "terminations",
             "pg_terminate_backend on workers and applications",
             terminations,
-            {"workers' backends terminated": 60, "applications' backends terminated": 150},
+            {"workers' backends terminated": 40, "applications' backends terminated": 100},
         ),
         Campaign("away", "no server for a minute", away, {"times without a server": 1}),
         Campaign(
@@ -275,10 +275,10 @@ CAMPAIGNS = {
             everything,
             {
                 "workers killed": 10,
-                "workers stopped for twice their lease": 5,
-                "servers killed": 4,
-                "workers' backends terminated": 20,
-                "applications' backends terminated": 50,
+                "workers stopped for twice their lease": 4,
+                "servers killed": 3,
+                "workers' backends terminated": 15,
+                "applications' backends terminated": 30,
             },
             lease=1.0,
             trust_xids=False,

@@ -157,8 +157,8 @@ def gather(journals: Iterable[Path], admin: str, disk: Disk, *, trust_xids: bool
 def _same_clock(path: Path, facts: list[dict[str, Any]], found: Evidence) -> None:
     """Times are compared across processes, so the clock must not have been set meanwhile.
 
-    A process may lose its turn between reading one clock and the other; of several facts the largest difference
-    is the true one.
+    A process may lose its turn between reading one clock and the other; of several facts the largest
+    difference is the true one.
     """
     offsets = [fact["t"] - fact["m"] for fact in facts]
     true = [max(offsets[start : start + 20]) for start in range(0, len(offsets) - 19, 20)]
