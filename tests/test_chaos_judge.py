@@ -26,8 +26,8 @@ def asked(second: float, *, due: float | None = None, sure: bool = True) -> Requ
     )
 
 
-def claimed(second: float, lease: float = 10, token: int = 1, worker: str = WORKER) -> Claim:
-    return Claim(token, worker, _us(second), _us(second + lease), _us(second) + 500)
+def claimed(second: float, lease: float = 10, token: int = 1, worker: str = WORKER, **more: int) -> Claim:
+    return Claim(token, worker, _us(second), _us(second + lease), _us(second) + 500, **more)
 
 
 def deleted(second: float, generation: str = "g1", thread: int = 1) -> Unlink:
@@ -95,14 +95,14 @@ RIGHT = {
     "a worker said it was gone": life(
         writings=[wrote(1), wrote(6, "g2")],
         requests=[asked(2), asked(7)],
-        claims=[claimed(3), claimed(8, token=2)],
+        claims=[claimed(3, released=_us(5)), claimed(8, token=2)],
         unlinks=[deleted(4), deleted(9, "g2")],
         entries=[logged(5), logged(10)],
         references=[Reference("r", at(3.2), fragile=True)],
     ),
     "asked for again while a worker held it, for later": life(
         requests=[asked(2), asked(3.5, due=20)],
-        claims=[claimed(3), claimed(15, token=2), claimed(21, token=3)],
+        claims=[claimed(3), claimed(15, token=2, released=_us(15.1)), claimed(21, token=3)],
         unlinks=[deleted(4), deleted(22, "g2")],
         writings=[wrote(1), wrote(16, "g2")],
         entries=[logged(15.1, "missing"), logged(23)],
@@ -110,6 +110,9 @@ RIGHT = {
     "written anew after the claim": life(writings=[wrote(1), wrote(4.5, "g2")], there="g2"),
     "a process died between deleting and telling": life(
         claims=[claimed(3), claimed(20, token=2)], entries=[logged(21, "missing")]
+    ),
+    "given back and claimed again": life(
+        claims=[claimed(2.5, token=0, released=_us(2.8)), claimed(3)],
     ),
 }
 
@@ -131,6 +134,10 @@ WRONG = {
             entries=[logged(5), logged(9)],
         ),
         "though nobody asked",
+    ),
+    "claimed by two": (
+        life(claims=[claimed(3), claimed(3.5, token=2, worker="host-8-abc")]),
+        "while somebody held it",
     ),
     "before its time": (life(requests=[asked(2, due=50)]), "before its time"),
     "referenced before the claim": (life(references=[Reference("r", at(2.5))]), "though referenced"),

@@ -10,7 +10,15 @@ from tests.chaos.application import Application
 from tests.chaos.campaign import Campaign, NotPossible, Scene
 from tests.chaos.database import APPLICATION, WORKER
 from tests.chaos.evidence import Evidence
-from tests.chaos.faults import KillServer, KillWorkers, Rhythm, StopWorkers, TakeServerAway, Terminate
+from tests.chaos.faults import (
+    KillServer,
+    KillWorkers,
+    ReplaceWorkers,
+    Rhythm,
+    StopWorkers,
+    TakeServerAway,
+    Terminate,
+)
 from tests.chaos.hosts import LoseHost, Network, UnplugHost
 from tests.chaos.journal import Journal, now
 from tests.chaos.judge import Verdict
@@ -25,6 +33,10 @@ from tests.chaos.worker import POISON
 
 def kills(scene: Scene) -> list[Rhythm]:
     return [Rhythm(KillWorkers(scene.fleet), 0.3, 1.5)]
+
+
+def deployments(scene: Scene) -> list[Rhythm]:
+    return [Rhythm(ReplaceWorkers(scene.fleet, scene.ways.admin), 0.2, 1)]
 
 
 def stops(scene: Scene) -> list[Rhythm]:
@@ -184,6 +196,13 @@ def only_the_poison_is_dead(scene: Scene, evidence: Evidence, verdict: Verdict) 
     verdict.numbers["workers that the file killed"] = scene.fleet.died
 
 
+def no_attempt_is_burnt(scene: Scene, evidence: Evidence, verdict: Verdict) -> None:
+    """A worker that is told to stop gives back what it has not begun: that counts for nothing."""
+    for (storage, path), story in sorted(evidence.stories.items()):
+        if story.row is not None and story.row.dead and path not in NONSENSE:
+            verdict.violations.append(f"{storage}:{path} is dead: {story.row.error}")
+
+
 POOLED = {
     "poolers killed": 6,
     "workers killed": 10,
@@ -195,6 +214,14 @@ CAMPAIGNS = {
     campaign.name: campaign
     for campaign in (
         Campaign("kills", "kill -9 of workers at random moments", kills, {"workers killed": 20}),
+        Campaign(
+            "deployments",
+            "SIGTERM to workers, sometimes a second one",
+            deployments,
+            {"workers told to stop": 15},
+            slow=20,
+            judged=no_attempt_is_burnt,
+        ),
         Campaign(
             "stops",
             "SIGSTOP for twice the lease, then SIGCONT",

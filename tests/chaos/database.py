@@ -5,8 +5,9 @@
   answered is told from the database's content, also after a failover, where a transaction number may have
   been given out twice.
 - ``chaos.reference``: rows that need a file, asked through ``chaos.files_in_use``.
-- ``chaos.claim``: a trigger's note of each lease, written in the transaction of the claim: from when until
-  when. Only the database knows the moment of a claim. What it notes is checked against the journals outside.
+- ``chaos.claim`` and ``chaos.release``: triggers' notes of each lease, from when until when, and of each that
+  was given up before its end, written in the transaction that did it. Only the database knows the moment of
+  a claim. What it notes is checked against the journals outside.
 """
 
 from dataclasses import dataclass
@@ -77,6 +78,23 @@ begin
     return null;
 end;
 $$;
+create table chaos.release (
+    storage text not null, path text not null, token bigint not null,
+    at timestamptz not null default clock_timestamp()
+);
+create function chaos.witness_release() returns trigger
+    language plpgsql security definer set search_path = pg_catalog, pg_temp
+as $$
+begin
+    insert into chaos.release (storage, path, token) values (old.storage, old.path, old.lease_token);
+    return null;
+end;
+$$;
+create trigger witness_end after delete on lapse.file_cleanup_queue
+    for each row when (old.lease_token is not null) execute function chaos.witness_release();
+create trigger witness_release after update on lapse.file_cleanup_queue
+    for each row when (old.lease_token is not null and new.lease_token is null)
+    execute function chaos.witness_release();
 create trigger witness after update on lapse.file_cleanup_queue
     for each row
     when (new.lease_token is not null

@@ -78,8 +78,9 @@ class Writer:
         target = self._disk.root(place[0]) / place[1]
         self._journal.note("write", place=place, generation=this)
         while True:
-            # A worker may remove the folder in between, because it has just emptied it.
-            with suppress(FileNotFoundError):
+            # A worker may remove the folder in between, because it has just emptied it. When it does so just
+            # before mkdir looks what is there already, mkdir says that something is.
+            with suppress(FileNotFoundError, FileExistsError):
                 target.parent.mkdir(parents=True, exist_ok=True)
                 draft.replace(target)
                 break

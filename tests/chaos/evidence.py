@@ -80,6 +80,7 @@ class Claim:
     until: int
     at: int
     renewed: list[tuple[int, int]] = field(default_factory=list)
+    released: int = NEVER
 
     def over(self, at: int) -> int:
         """The end of the lease, as it stood at a time."""
@@ -282,6 +283,12 @@ def _database(conn: psycopg.Connection[Any], found: Evidence) -> None:
         else:
             claims.append(Claim(token, worker, *times))
             found.numbers["claims"] += 1
+    for storage, path, token, at in conn.execute(
+        f"select storage, path, token, {micros.format('at')} from chaos.release"
+    ):
+        for claim in found.stories[storage, path].claims:
+            if claim.token == token:
+                claim.released = min(claim.released, at)
     for storage, path, outcome, worker, finished, note in conn.execute(
         f"select storage, path, outcome, worker, {micros.format('finished_at')}, note"
         "  from lapse.file_cleanup_log order by id"

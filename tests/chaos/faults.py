@@ -84,6 +84,20 @@ class KillWorkers(Fault):
 
 
 @dataclass
+class ReplaceWorkers(Fault):
+    """SIGTERM, sometimes twice: it must end in time, and with 0 unless it was told twice."""
+
+    fleet: Fleet
+    admin: str
+    name: str = "workers told to stop"
+
+    def strike(self, dice: random.Random, stop: threading.Event) -> int:
+        with suppress(psycopg.OperationalError), psycopg.connect(self.admin) as conn:
+            self.fleet.greeted |= {pid for (pid,) in conn.execute("select pid from lapse.worker")}
+        return int(self.fleet.replace(self.fleet.pick(dice), impatient=dice.random() < 0.2))
+
+
+@dataclass
 class StopWorkers(Fault):
     """SIGSTOP for twice the lease, then SIGCONT: it goes on, and must leave alone what it no longer holds."""
 

@@ -6,6 +6,7 @@ import signal
 import subprocess
 import sys
 import threading
+import time
 from collections.abc import Callable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
@@ -42,6 +43,8 @@ class Fleet:
     complaints: list[str] = field(default_factory=list)
     started: int = 0
     died: int = 0
+    greeted: set[int] = field(default_factory=set)
+    """Process numbers of workers that have come so far that they know what SIGTERM means."""
 
     def __post_init__(self) -> None:
         self._workers: dict[int, subprocess.Popen[bytes]] = {}
@@ -126,6 +129,30 @@ class Fleet:
                 self._start(place)
             else:
                 self._mourn(place)
+
+    def replace(self, place: int, *, impatient: bool) -> bool:
+        """SIGTERM, or two of them if impatient, and another one in its place. Whether one was there to be told."""
+        with self._lock:
+            process = self._workers[place]
+            if process.poll() is not None:
+                self._mourn(place)
+                return False
+            if process.pid not in self.greeted:
+                return False
+            process.terminate()
+            if impatient:
+                time.sleep(0.01)
+                process.terminate()
+            with suppress(subprocess.TimeoutExpired):
+                process.wait(GRACE)
+            if process.poll() is None:
+                self.complaints.append(f"worker {place} did not stop within {GRACE:.0f} s")
+                process.kill()
+                process.wait()
+            elif process.returncode not in ((0, 128 + signal.SIGTERM) if impatient else (0,)):
+                self.complaints.append(f"worker {place} ended with {process.returncode} on SIGTERM")
+            self._start(place)
+            return True
 
     def look(self) -> None:
         """See that everybody is alive: nobody may end without having been killed."""

@@ -2,8 +2,9 @@
 
 (a) What a committed transaction queued is in the end gone, or in the log with a reason that is true, or dead
     with a reason, or waits for a time that has not come.
-(b) A file goes only under a lease that is not over, whose claim found a request that was committed, not used
-    up by an earlier claim, not cancelled before and due, and no row that surely needed the file.
+(b) A file goes only under a lease that is not over and nobody else's, whose claim found a request that was
+    committed, not used up by an earlier claim, not cancelled before and due, and no row that surely needed the
+    file.
 
 Where two things overlapped in time and either order would be right, nobody is accused. A deletion after the
 end of its lease is told apart: when the worker's last look at its lease may have come before the end (it was
@@ -79,8 +80,12 @@ class _Path:
                 self.accuse(f"was claimed, though nobody asked: {_said(claim)}{self.why_not(claim)}")
             elif all(request.due > claim.at for request in asked):
                 self.accuse(f"was claimed before its time: {_said(claim)}")
-        holders = [claim.token for claim in self.story.claims]
-        self.verdict.numbers["paths claimed more than once"] += len(holders) > 1
+        self.verdict.numbers["paths claimed more than once"] += len(self.story.claims) > 1
+        for before, claim in zip(self.story.claims, self.story.claims[1:], strict=False):
+            if claim.leased_at < min(before.over(claim.leased_at), before.released):
+                self.accuse(f"was claimed while somebody held it: {_said(claim)}, after {_said(before)}")
+            elif before.released == NEVER:
+                self.verdict.numbers["leases that ended and were taken over"] += 1
 
     def counts(self, request: Request, claim: Claim) -> bool:
         """Whether a claim may have been made for this request."""
