@@ -131,7 +131,7 @@ class Fleet:
                 self._mourn(place)
 
     def replace(self, place: int, *, impatient: bool) -> bool:
-        """SIGTERM, or two of them if impatient, and another one in its place. Whether one was there to be told."""
+        """SIGTERM, or two of them, and another one in its place; whether there was one to be told."""
         with self._lock:
             process = self._workers[place]
             if process.poll() is not None:

@@ -3,8 +3,8 @@
 (a) What a committed transaction queued is in the end gone, or in the log with a reason that is true, or dead
     with a reason, or waits for a time that has not come.
 (b) A file goes only under a lease that is not over and nobody else's, whose claim found a request that was
-    committed, not used up by an earlier claim, not cancelled before and due, and no row that surely needed the
-    file.
+    committed, not used up by an earlier claim, not cancelled before and due, and no row that surely needed
+    the file.
 
 Where two things overlapped in time and either order would be right, nobody is accused. A deletion after the
 end of its lease is told apart: when the worker's last look at its lease may have come before the end (it was
