@@ -57,6 +57,10 @@ class Case:
         if self.table == "pending_users":
             token = str(next(NUMBER)).encode()
             return add(conn, self.table, email="new@example.org", token_hash=token, **columns)
+        if self.table == "temp_uploads":
+            return add(
+                conn, self.table, user_id=add_user(conn), storage="public", path=str(next(NUMBER)), **columns
+            )
         return add(conn, self.table, code=f"code {next(NUMBER)}", **columns)
 
     def alive(self, conn: psycopg.Connection) -> set[int]:
@@ -86,6 +90,7 @@ CASES = [
          ({"status": "taken"}, {"status": "completed"}, {"status": "cancelled"})),
     Case("purge_pending_users", "pending_users", "expires_at", "verified_at is null", False,
          ({"verified_at": "2020-01-01"},)),
+    Case("expire_temp_uploads", "temp_uploads", "expires_at", "true", False, ()),
 ]  # fmt: skip
 
 
@@ -261,6 +266,7 @@ def test_the_policies_are_registered_with_their_cadence(conn: psycopg.Connection
         ("expire_coupons", timedelta(minutes=5), None, "UTC", True),
         ("expire_invitation_codes", timedelta(minutes=5), None, "UTC", True),
         ("expire_points", timedelta(minutes=5), None, "UTC", True),
+        ("expire_temp_uploads", timedelta(hours=1), None, "UTC", True),
         ("purge_pending_users", timedelta(days=1), "03:00:00", "UTC", True),
     ]
 

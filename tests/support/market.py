@@ -73,6 +73,30 @@ def claim(conn: psycopg.Connection, worker: str = "w", limit: int = 100) -> dict
     return {path: (number, token) for path, number, token in rows}
 
 
+def emptied(conn: psycopg.Connection) -> psycopg.Connection:
+    """Take all rows out of the marketplace, the queue and the logs: cheaper than a database a test."""
+    with conn.transaction():
+        conn.execute("set local session_replication_role = replica")
+        tables = column(
+            conn,
+            "select c.oid::regclass::text from pg_class as c"
+            " where c.relnamespace = 'market'::regnamespace and c.relkind = 'r'",
+        )
+        conn.execute(
+            f"truncate {', '.join(tables)},"
+            " lapse.file_cleanup_queue, lapse.file_cleanup_log, lapse.run_log, lapse.blocked_row"
+        )
+    return conn
+
+
+def due_now(conn: psycopg.Connection, policy: str) -> None:
+    """Let the next `lapse.run_due` serve this policy and no other."""
+    conn.execute(
+        "update lapse.policy_state set next_run_at = case when policy = %s then now() else 'infinity' end",
+        [policy],
+    )
+
+
 @contextmanager
 def raises(code: str, *, hint: bool = True) -> Iterator[pytest.ExceptionInfo[psycopg.Error]]:
     """Expect an error with this SQLSTATE, and a hint for the person who reads it."""

@@ -1,4 +1,4 @@
-"""The marketplace's tables, first half: people, coupons, invitations, points, tasks and their files.
+"""The marketplace's tables.
 
 Revision ID: market_0001
 Revises:
@@ -197,6 +197,7 @@ create table market.tasks (
         and (completed_at is null or files_go_at = completed_at + interval '72 hours'))
 ) with (autovacuum_vacuum_scale_factor = 0.05);
 create index tasks_due on market.tasks (deadline, id) where status = 'open';
+create index tasks_finished on market.tasks (files_go_at, id) where files_go_at is not null;
 create index tasks_poster on market.tasks (poster_id);
 create index tasks_taker on market.tasks (taker_id) where taker_id is not null;
 comment on table  market.tasks is
@@ -215,6 +216,7 @@ comment on column market.tasks.files_go_at is
     'From when on its files may be deleted: 72 hours after completion, at once when cancelled, NULL while live. Kept by a trigger.';
 comment on index  market.tasks_pkey is 'By number.';
 comment on index  market.tasks_due is 'For cancel_expired_tasks: open tasks by deadline.';
+comment on index  market.tasks_finished is 'For requeue_task_files: finished tasks by the time from when on their files may go.';
 comment on index  market.tasks_poster is 'A user''s tasks; keeps the deletion of a user cheap.';
 comment on index  market.tasks_taker is 'Tasks that a user took; keeps the deletion of a user cheap.';
 
@@ -413,6 +415,200 @@ comment on index  market.chat_events_pkey is 'In the order of commits.';
 comment on index  market.chat_events_due is 'For prune_chat_events: events by the time they go.';
 """
 
+# Uploads before their task exists; reviews and what is counted of everybody; experts.
+UPLOADS_AND_STATISTICS = """
+create table market.temp_uploads (
+    id          bigint      generated always as identity primary key,
+    user_id     bigint      not null references market.users on delete cascade,
+    storage     text        not null check (storage in ('public', 'private')),
+    path        text        not null,
+    bytes       bigint      check (bytes >= 0),
+    uploaded_at timestamptz not null default now(),
+    expires_at  timestamptz not null,
+    named_at    timestamptz not null default clock_timestamp(),
+    removed_at  timestamptz
+) with (autovacuum_vacuum_scale_factor = 0.05);
+create unique index temp_uploads_file on market.temp_uploads (storage, lapse.path_digest(path));
+create index temp_uploads_due on market.temp_uploads (expires_at, id);
+create index temp_uploads_user on market.temp_uploads (user_id);
+comment on table  market.temp_uploads is
+    'Files uploaded before their task exists. market.create_task turns them into files of the task; policy expire_temp_uploads deletes the rest, and triggers queue their files.';
+comment on column market.temp_uploads.id is 'Number of the upload.';
+comment on column market.temp_uploads.user_id is 'Who uploaded it: nobody else''s task can have it.';
+comment on column market.temp_uploads.storage is 'Where the file is: ''public'' or ''private'', names in the worker''s configuration.';
+comment on column market.temp_uploads.path is 'Path below the storage''s root. It stays the same when a task takes the upload.';
+comment on column market.temp_uploads.bytes is 'Size, as the application knows it.';
+comment on column market.temp_uploads.uploaded_at is 'When it was uploaded.';
+comment on column market.temp_uploads.expires_at is
+    'Lapses at this time; left NULL at INSERT, 24 hours after uploaded_at. ''infinity'': never.';
+comment on column market.temp_uploads.named_at is
+    'Since when the row names this file. Kept by a default and a trigger; leave it alone. A worker that took the file before then deleted an earlier one.';
+comment on column market.temp_uploads.removed_at is
+    'When a worker deleted the file, or found it missing: because it was queued by hand, or had lapsed.';
+comment on index  market.temp_uploads_pkey is 'By number.';
+comment on index  market.temp_uploads_file is 'One upload a file: by digest, since a long path does not fit an index entry.';
+comment on index  market.temp_uploads_due is 'For expire_temp_uploads: uploads by the time they lapse.';
+comment on index  market.temp_uploads_user is 'A user''s uploads; keeps the deletion of a user cheap.';
+
+create table market.reviews (
+    id         bigint      generated always as identity primary key,
+    task_id    bigint      not null references market.tasks on delete cascade,
+    author_id  bigint      not null references market.users on delete cascade,
+    subject_id bigint      not null references market.users on delete cascade,
+    rating     smallint    not null,
+    created_at timestamptz not null default now(),
+    constraint reviews_rating_is_1_to_5 check (rating between 1 and 5),
+    constraint reviews_are_of_others check (author_id <> subject_id)
+);
+create index reviews_task on market.reviews (task_id);
+create index reviews_author on market.reviews (author_id);
+create index reviews_subject on market.reviews (subject_id);
+comment on table  market.reviews is 'What people say of each other after a task. market.user_statistics adds them up.';
+comment on column market.reviews.id is 'Number of the review.';
+comment on column market.reviews.task_id is 'The task it is about.';
+comment on column market.reviews.author_id is 'Who rates.';
+comment on column market.reviews.subject_id is 'Who is rated.';
+comment on column market.reviews.rating is '1 (poor) to 5 (excellent).';
+comment on column market.reviews.created_at is 'When.';
+comment on index  market.reviews_pkey is 'By number.';
+comment on index  market.reviews_task is 'A task''s reviews; keeps the deletion of a task cheap.';
+comment on index  market.reviews_author is 'What a user wrote; keeps the deletion of a user cheap.';
+comment on index  market.reviews_subject is 'What others wrote of a user.';
+
+-- No foreign keys on what is counted: a check for each would lock the user's row, and sums of
+-- users who are gone come to nothing by themselves. No check against negative numbers either: changes
+-- are folded in the order of their time, which is not always that of their commits.
+create table market.user_statistics_deltas (
+    id              bigint      generated always as identity,
+    user_id         bigint      not null,
+    tasks_posted    bigint      not null default 0,
+    tasks_taken     bigint      not null default 0,
+    tasks_completed bigint      not null default 0,
+    tasks_cancelled bigint      not null default 0,
+    reviews         bigint      not null default 0,
+    rating_sum      bigint      not null default 0,
+    changed_at      timestamptz not null default now(),
+    primary key (changed_at, id)
+) with (autovacuum_vacuum_scale_factor = 0.05);
+create index user_statistics_deltas_user on market.user_statistics_deltas (user_id);
+comment on table  market.user_statistics_deltas is
+    'What changed in the statistics of users since policy fold_user_statistics was here. Written by triggers alone: nobody ever waits for anybody to add a row.';
+comment on column market.user_statistics_deltas.id is 'Number of the change.';
+comment on column market.user_statistics_deltas.user_id is 'Whose statistics.';
+comment on column market.user_statistics_deltas.tasks_posted is 'To be added to what market.user_statistics says.';
+comment on column market.user_statistics_deltas.tasks_taken is 'To be added.';
+comment on column market.user_statistics_deltas.tasks_completed is 'To be added.';
+comment on column market.user_statistics_deltas.tasks_cancelled is 'To be added.';
+comment on column market.user_statistics_deltas.reviews is 'To be added.';
+comment on column market.user_statistics_deltas.rating_sum is 'To be added.';
+comment on column market.user_statistics_deltas.changed_at is 'When the transaction of the change began.';
+comment on index  market.user_statistics_deltas_pkey is 'For fold_user_statistics: the oldest first.';
+comment on index  market.user_statistics_deltas_user is 'For market.user_statistics: what is not folded yet of a user.';
+
+create table market.user_statistics_folded (
+    user_id         bigint      primary key,
+    tasks_posted    bigint      not null default 0,
+    tasks_taken     bigint      not null default 0,
+    tasks_completed bigint      not null default 0,
+    tasks_cancelled bigint      not null default 0,
+    reviews         bigint      not null default 0,
+    rating_sum      bigint      not null default 0,
+    updated_at      timestamptz not null default now()
+) with (fillfactor = 70, autovacuum_vacuum_scale_factor = 0.05);
+comment on table  market.user_statistics_folded is
+    'The statistics of users as of the last fold; market.user_statistics adds what changed since. Written by policy fold_user_statistics alone.';
+comment on column market.user_statistics_folded.user_id is 'The user.';
+comment on column market.user_statistics_folded.tasks_posted is 'See market.user_statistics.';
+comment on column market.user_statistics_folded.tasks_taken is 'See market.user_statistics.';
+comment on column market.user_statistics_folded.tasks_completed is 'See market.user_statistics.';
+comment on column market.user_statistics_folded.tasks_cancelled is 'See market.user_statistics.';
+comment on column market.user_statistics_folded.reviews is 'See market.user_statistics.';
+comment on column market.user_statistics_folded.rating_sum is 'See market.user_statistics.';
+comment on column market.user_statistics_folded.updated_at is 'Time of the last change in it.';
+comment on index  market.user_statistics_folded_pkey is 'One row a user.';
+
+create table market.experts (
+    user_id bigint primary key references market.users on delete cascade,
+    bio     text
+);
+comment on table  market.experts is 'Users who are invited to tasks for what they know.';
+comment on column market.experts.user_id is 'The user.';
+comment on column market.experts.bio is 'What they say of themselves.';
+comment on index  market.experts_pkey is 'One row a user.';
+
+create table market.expert_invitations (
+    id           bigint      generated always as identity primary key,
+    expert_id    bigint      not null references market.experts on delete cascade,
+    task_id      bigint      not null references market.tasks on delete cascade,
+    invited_at   timestamptz not null default now(),
+    responded_at timestamptz,
+    constraint expert_invitations_response_follows check (responded_at >= invited_at)
+);
+create index expert_invitations_expert on market.expert_invitations (expert_id);
+create index expert_invitations_task on market.expert_invitations (task_id);
+comment on table  market.expert_invitations is 'Experts who were asked to take a task.';
+comment on column market.expert_invitations.id is 'Number of the invitation.';
+comment on column market.expert_invitations.expert_id is 'Who was asked.';
+comment on column market.expert_invitations.task_id is 'For which task.';
+comment on column market.expert_invitations.invited_at is 'When.';
+comment on column market.expert_invitations.responded_at is 'When the expert answered; NULL: not yet.';
+comment on index  market.expert_invitations_pkey is 'By number.';
+comment on index  market.expert_invitations_expert is 'An expert''s invitations.';
+comment on index  market.expert_invitations_task is 'A task''s invitations; keeps the deletion of a task cheap.';
+
+create table market.expert_statistics (
+    user_id         bigint      primary key references market.experts on delete cascade,
+    median_response interval,
+    response_rate   numeric,
+    completion_rate numeric,
+    average_rating  numeric,
+    refreshed_at    timestamptz not null
+) with (fillfactor = 70);
+comment on table  market.expert_statistics is
+    'How experts do. Policy refresh_expert_statistics works out anew those of whom something changed.';
+comment on column market.expert_statistics.user_id is 'The expert.';
+comment on column market.expert_statistics.median_response is 'Half of the answers took less, half more; NULL: no answer yet.';
+comment on column market.expert_statistics.response_rate is 'Share of the invitations that were answered, 0 to 1; NULL: no invitation yet.';
+comment on column market.expert_statistics.completion_rate is 'Share of the tasks taken that are completed, 0 to 1; NULL: none taken yet.';
+comment on column market.expert_statistics.average_rating is 'Mean of the ratings, 1 to 5; NULL: no review yet.';
+comment on column market.expert_statistics.refreshed_at is 'When this was worked out.';
+comment on index  market.expert_statistics_pkey is 'One row an expert.';
+
+-- One row a change and never one a user: whoever marks what is marked already would find the mark
+-- gone when a refresh that began before commits.
+create table market.expert_changes (
+    id         bigint      generated always as identity,
+    expert_id  bigint      not null,
+    changed_at timestamptz not null default now(),
+    primary key (changed_at, id)
+) with (autovacuum_vacuum_scale_factor = 0.05);
+create index expert_changes_expert on market.expert_changes (expert_id);
+comment on table  market.expert_changes is
+    'Experts of whom something changed since refresh_expert_statistics was here. Written by triggers and by fold_user_statistics.';
+comment on column market.expert_changes.id is 'Number of the change.';
+comment on column market.expert_changes.expert_id is 'Whose statistics are to be worked out anew.';
+comment on column market.expert_changes.changed_at is 'When the transaction of the change began.';
+comment on index  market.expert_changes_pkey is 'For refresh_expert_statistics: the oldest first.';
+comment on index  market.expert_changes_expert is 'All marks of an expert, which one refresh settles.';
+
+create table market.backstop_positions (
+    policy   text        primary key,
+    after_at timestamptz not null default '-infinity',
+    after_id bigint      not null default -9223372036854775808
+);
+comment on table  market.backstop_positions is
+    'How far repair_user_statistics and requeue_task_files have come in a pass that one run was too short for.';
+comment on column market.backstop_positions.policy is 'The policy.';
+comment on column market.backstop_positions.after_at is 'Everything due up to this time has been looked at, and of this time itself';
+comment on column market.backstop_positions.after_id is 'everything up to this number.';
+comment on index  market.backstop_positions_pkey is 'One row a policy.';
+"""
+
+DROP_UPLOADS_AND_STATISTICS = """
+drop table market.backstop_positions, market.expert_changes, market.expert_statistics, market.expert_invitations,
+    market.experts, market.user_statistics_folded, market.user_statistics_deltas, market.reviews, market.temp_uploads;
+"""
+
 DROP = """
 drop table market.chat_events, market.chat_messages, market.chats, market.agents;
 drop table market.cache_entries, market.sessions;
@@ -426,7 +622,9 @@ def upgrade() -> None:
     run_script(TABLES)
     run_script(SESSIONS_AND_CACHE)
     run_script(CHATS)
+    run_script(UPLOADS_AND_STATISTICS)
 
 
 def downgrade() -> None:
+    run_script(DROP_UPLOADS_AND_STATISTICS)
     run_script(DROP)

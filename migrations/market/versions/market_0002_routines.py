@@ -97,6 +97,37 @@ select lapse.create_policy(
     p_target => 'market.chat_events', p_key_columns => array['id'], p_due_column => 'expires_at');
 """
 
+REGISTER_UPLOADS_AND_STATISTICS = """
+select lapse.register_file_source('market_uploads', 'market.uploads_in_use', 'market.uploads_removed');
+
+select lapse.create_policy(
+    'expire_temp_uploads', 'market.expire_temp_uploads', interval '1 hour',
+    'Uploads that no task took in time are deleted; their files are queued.',
+    p_target => 'market.temp_uploads', p_key_columns => array['id'], p_due_column => 'expires_at');
+
+select lapse.create_policy(
+    'fold_user_statistics', 'market.fold_user_statistics', interval '1 minute',
+    'Changes in the statistics of users are added up.',
+    p_batch_size => 10000,
+    p_target => 'market.user_statistics_deltas', p_key_columns => array['id'], p_due_column => 'changed_at');
+
+select lapse.create_policy(
+    'repair_user_statistics', 'market.repair_user_statistics', interval '1 day',
+    'Statistics of users that are not what counting gives are put right.',
+    p_at_time => time '03:30', p_time_zone => 'UTC');
+
+select lapse.create_policy(
+    'refresh_expert_statistics', 'market.refresh_expert_statistics', interval '1 day',
+    'Statistics of experts of whom something changed are worked out anew.',
+    p_at_time => time '04:00', p_time_zone => 'UTC',
+    p_target => 'market.expert_changes', p_key_columns => array['id'], p_due_column => 'changed_at');
+
+select lapse.create_policy(
+    'requeue_task_files', 'market.requeue_task_files', interval '7 days',
+    'Files of finished tasks that are neither queued nor removed are queued.',
+    p_at_time => time '04:30', p_time_zone => 'UTC');
+"""
+
 # Policies are found by their step, so that renamed and added ones go too.
 DROP = """
 select lapse.drop_policy(p.name) from lapse.policy as p where p.step like 'market.%' order by p.name;
@@ -132,6 +163,7 @@ def upgrade() -> None:
     run_script(REGISTER)
     run_script(SESSIONS_AND_CACHE)
     run_script(CHATS)
+    run_script(REGISTER_UPLOADS_AND_STATISTICS)
 
 
 def downgrade() -> None:

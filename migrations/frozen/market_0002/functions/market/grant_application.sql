@@ -1,9 +1,10 @@
 -- market.grant_application: what the marketplace's application may do.
 --
--- In: a role. It may read and write the tables (the ledger, the balances and the
--- events of chats it may only read: triggers write them) and call the guarded operations. Of schema
--- lapse it gets one function, lapse.path_digest: whoever inserts into task_files
--- runs what its index is made of. Triggers queue files with their owner's rights.
+-- In: a role. It may read and write the tables (what is counted, the ledger, the
+-- balances and the events of chats it may only read: triggers write them) and call
+-- the guarded operations. Of schema lapse it gets one function, lapse.path_digest:
+-- whoever inserts into task_files runs what its index is made of. Triggers queue
+-- files with the rights of their owner.
 -- Callable again and again. Raises LP108 for NULL or PUBLIC, LP101 for an unknown role.
 
 create or replace function market.grant_application(p_role name)
@@ -28,6 +29,8 @@ begin
         'grant select on all tables in schema market to %I',
         'grant insert, update, delete on market.users, market.pending_users, market.coupons,'
             ' market.invitation_codes, market.point_grants, market.tasks, market.task_files to %I',
+        'grant insert, update, delete on market.temp_uploads, market.reviews, market.experts,'
+            ' market.expert_invitations to %I',
         'grant execute on function market.redeem_coupon, market.use_invitation_code, market.grant_points,'
             ' market.spend_points, market.point_balance, market.verify_pending_user, market.complete_task,'
             ' market.cancel_task, market.reopen_task, lapse.path_digest to %I',
@@ -35,7 +38,8 @@ begin
             ' market.chat_messages to %I',
         'grant execute on function market.open_session, market.get_session, market.end_session,'
             ' market.put_cache, market.get_cache, market.open_chat, market.post_message, market.end_chat,'
-            ' market.set_agent_online, market.chat_events_after to %I'
+            ' market.set_agent_online, market.chat_events_after to %I',
+        'grant execute on function market.create_task, market.get_task, market.register_temp_upload to %I'
     ] loop
         execute format(v_command, p_role);
     end loop;
