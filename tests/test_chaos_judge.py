@@ -20,10 +20,9 @@ def at(second: float, **more: bool) -> Act:
     return Act(_us(second), _us(second + 0.1), _us(second + 0.2), **more)
 
 
-def asked(second: float, *, due: float | None = None, sure: bool = True) -> Request:
-    return Request(
-        _us(second), _us(second + 0.1), _us(second + 0.2), sure, _us(second if due is None else due)
-    )
+def asked(second: float, *, due: float | None = None, sure: bool = True, guard: str | None = None) -> Request:
+    act = at(second, sure=sure)
+    return Request(act.first, act.intent, act.end, act.sure, _us(second if due is None else due), guard)
 
 
 def claimed(second: float, lease: float = 10, token: int = 1, worker: str = WORKER, **more: int) -> Claim:
@@ -87,8 +86,11 @@ RIGHT = {
         cancels=[at(3.6)],
         entries=[logged(5, note="cancelled too late: a worker held it already")],
     ),
-    "in use": waiting(
-        references=[Reference("r", at(1))], claims=[claimed(3)], entries=[logged(3.1, "in_use")]
+    "in use": waiting(references=[Reference("r", at(1))], entries=[logged(3.1, "in_use")]),
+    "in use, then asked for again": life(
+        requests=[asked(1.2), asked(2)],
+        references=[Reference("r", at(1), ended=at(2))],
+        entries=[logged(1.5, "in_use"), logged(5)],
     ),
     "referenced after the claim": life(references=[Reference("r", at(3.1))]),
     "reference ended while it was being claimed": life(references=[Reference("r", at(1), ended=at(2.9))]),
@@ -106,6 +108,17 @@ RIGHT = {
         unlinks=[deleted(4), deleted(22, "g2")],
         writings=[wrote(1), wrote(16, "g2")],
         entries=[logged(15.1, "missing"), logged(23)],
+    ),
+    "the one that was meant": life(requests=[asked(2, guard="g1")]),
+    "one of those that were meant": life(requests=[asked(1.5, guard="g0"), asked(2, guard="g1")]),
+    "whatever it is, said one of two": life(requests=[asked(1.5, guard="g0"), asked(2)]),
+    "not the one that was meant": waiting(
+        requests=[asked(2, guard="g0")], claims=[claimed(3)], entries=[logged(5, "changed")]
+    ),
+    "replaced right before it went": life(
+        requests=[asked(2, guard="g1")],
+        writings=[wrote(1), wrote(3.9, "g2")],
+        unlinks=[deleted(4, "g2")],
     ),
     "written anew after the claim": life(writings=[wrote(1), wrote(4.5, "g2")], there="g2"),
     "a process died between deleting and telling": life(
@@ -154,9 +167,34 @@ WRONG = {
     ),
     "logged and still there": (waiting(claims=[claimed(3)], entries=[logged(5, "missing")]), "still there"),
     "logged as deleted by nobody": (life(unlinks=[], writings=[]), "no worker did"),
-    "in use by nothing": (
-        waiting(claims=[claimed(3)], entries=[logged(3.1, "in_use")]),
-        "nothing referred to it",
+    "in use by nothing": (waiting(entries=[logged(3.1, "in_use")]), "nothing referred to it"),
+    "in use, and deleted for the same request": (
+        life(references=[Reference("r", at(1), ended=at(2.6))], entries=[logged(2.5, "in_use"), logged(5)]),
+        "though nobody asked",
+    ),
+    "asked for after it was found in use": (
+        waiting(
+            requests=[asked(2), asked(2.8)],
+            references=[Reference("r", at(1))],
+            entries=[logged(2.5, "in_use")],
+        ),
+        "nothing became of it",
+    ),
+    "not the one that was meant, deleted": (
+        life(
+            requests=[asked(2, guard="g0")],
+            unlinks=[deleted(3.5, "x"), deleted(4)],
+            writings=[wrote(1), wrote(1.1, "x")],
+        ),
+        "not one of ['g0']",
+    ),
+    "changed, and the one that was meant": (
+        waiting(requests=[asked(2, guard="g1")], claims=[claimed(3)], entries=[logged(5, "changed")]),
+        "the very file",
+    ),
+    "changed, and nobody said what it was": (
+        waiting(claims=[claimed(3)], entries=[logged(5, "changed")]),
+        "nobody said what it should be",
     ),
     "cancelled by nobody": (waiting(entries=[logged(3, "cancelled")]), "nobody did"),
     "gone by itself": (life(unlinks=[], entries=[logged(5, "missing")]), "nobody was seen"),

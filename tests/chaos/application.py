@@ -35,7 +35,8 @@ Connection = psycopg.Connection[Any]
 class Doing:
     """What a transaction does to files, as the judge reads it.
 
-    request   the file may go from ``due`` on; ``maybe``: perhaps not: a worker has just marked it as gone
+    request   the file may go from ``due`` on; ``maybe``: perhaps not: a worker has just marked it as gone;
+              ``guard``: only if it still is this generation
     cancel    an earlier request no longer counts; ``maybe``: perhaps it does
     refer     a row needs the file from now on; ``fragile``: until a worker says that the file is gone
     unrefer   that row needs it no more
@@ -46,9 +47,24 @@ class Doing:
     def __init__(self) -> None:
         self.effects: list[dict[str, Any]] = []
 
-    def request(self, place: Place, first: int, due: int | None = None, *, maybe: bool = False) -> None:
+    def request(
+        self,
+        place: Place,
+        first: int,
+        due: int | None = None,
+        *,
+        maybe: bool = False,
+        guard: str | None = None,
+    ) -> None:
         self.effects.append(
-            {"does": "request", "place": place, "first": first, "due": due or first, "maybe": maybe}
+            {
+                "does": "request",
+                "place": place,
+                "first": first,
+                "due": due or first,
+                "maybe": maybe,
+                "guard": guard,
+            }
         )
 
     def cancel(self, conn: Connection, places: Collection[Place], first: int) -> None:

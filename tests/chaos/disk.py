@@ -1,6 +1,7 @@
 """The files of a campaign. Each says in its content which writing of it this is: its generation."""
 
 import os
+import time
 from contextlib import suppress
 from dataclasses import dataclass
 from itertools import count
@@ -34,6 +35,15 @@ class Disk:
 
     def has(self, place: Place) -> bool:
         return (self.root(place[0]) / place[1]).is_file()
+
+    def seen(self, place: Place) -> tuple[str, int, int] | None:
+        """Generation, size and time (ns) of what is there now; None if nothing is."""
+        try:
+            with (self.root(place[0]) / place[1]).open("rb") as file:
+                status = os.fstat(file.fileno())
+                return generation(file.read(200)), status.st_size, status.st_mtime_ns
+        except FileNotFoundError:
+            return None
 
     def place(self, file: str) -> Place:
         """Storage and path of an absolute file name."""
@@ -76,6 +86,9 @@ class Writer:
         draft = self._disk.incoming / this
         draft.write_text(f"{this}\n{place[0]}:{place[1]}\n" + "x" * 200)
         target = self._disk.root(place[0]) / place[1]
+        # A time of its own for each: the system's clock for files goes by milliseconds.
+        written = time.time_ns()
+        os.utime(draft, ns=(written, written))
         self._journal.note("write", place=place, generation=this)
         while True:
             # A worker may remove the folder in between, because it has just emptied it. When it does so just

@@ -35,7 +35,10 @@ class Act:
 
 @dataclass(frozen=True)
 class Request(Act):
+    """``guard``: the generation that it is about; None: whatever is there."""
+
     due: int = 0
+    guard: str | None = None
 
 
 @dataclass
@@ -240,7 +243,9 @@ def _apply(effect: dict[str, Any], act: Act, found: Evidence) -> None:
             sure = act.sure and not effect["maybe"]
             if effect["maybe"]:
                 found.numbers["requests that count as either"] += 1
-            story.requests.append(Request(act.first, act.intent, act.end, sure, effect["due"]))
+            story.requests.append(
+                Request(act.first, act.intent, act.end, sure, effect["due"], effect["guard"])
+            )
         case "cancel":
             found.numbers["cancels"] += 1
             found.numbers["cancels that count as either"] += effect["maybe"]

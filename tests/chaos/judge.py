@@ -19,6 +19,10 @@ from tests.chaos.disk import Place
 from tests.chaos.evidence import NEVER, Claim, Entry, Evidence, Reference, Request, Story, Unlink
 
 DONE = ("deleted", "missing")
+HANDED_OUT = (*DONE, "changed")
+"""What a worker says of a file that it claimed."""
+CLAIM = 2_000_000
+"""Microseconds that a claim may take, at most."""
 
 
 @dataclass
@@ -99,12 +103,22 @@ class _Path:
         )
 
     def used_up(self, request: Request, entry: Entry, claim: Claim) -> bool:
-        """Whether a request was surely met by a claim before this one, and the row taken out."""
-        if entry.outcome not in (*DONE, "in_use") or entry.finished >= claim.leased_at:
-            return False
-        met = self.claim_of(entry)
+        """Whether a request was surely met before this claim, and the row taken out."""
+        met = self.met(entry)
         # A request whose time had not come by then is kept beside the lease, and counts from that time on.
-        return met is not None and request.end < met.at and request.due <= met.leased_at
+        return (
+            met is not None and entry.finished < claim.leased_at and request.end < met and request.due <= met
+        )
+
+    def met(self, entry: Entry) -> int | None:
+        """When the row of a line of the log was taken: requests committed by then are in it, later ones not.
+
+        A file that is needed is never handed out: its line is written while the row is locked.
+        """
+        if entry.outcome == "in_use":
+            return entry.finished
+        claim = self.claim_of(entry) if entry.outcome in HANDED_OUT else None
+        return claim.at if claim else None
 
     def claim_of(self, entry: Entry) -> Claim | None:
         """The claim that led to a line of the log."""
@@ -130,6 +144,7 @@ class _Path:
                 self.accuse(f"was deleted without a lease, by process {call.pid}")
                 continue
             self.no_row_needed_it(call, claim)
+            self.it_was_the_one_meant(call, claim)
             if call.at > claim.over(call.at):
                 self.came_late(call, claim, claim.over(call.at))
 
@@ -157,6 +172,22 @@ class _Path:
             entry.outcome in DONE and reference.made.first < entry.finished < claimed
             for entry in self.story.entries
         )
+
+    def it_was_the_one_meant(self, call: Unlink, claim: Claim) -> None:
+        """A guarded file must be the one that was condemned, unless it was replaced right before it went."""
+        asked = [request.guard for request in self.story.requests if self.counts(request, claim)]
+        if not asked or None in asked or call.generation is None or not call.same:
+            return
+        known = {request.guard for request in self.story.requests if request.intent < claim.at}
+        if call.generation in known:
+            return
+        written = next(one for one in self.story.writings if one.generation == call.generation)
+        if written.ended > self.looked[id(call)]:
+            self.verdict.numbers["guarded files replaced after the worker's look, perhaps"] += 1
+        else:
+            self.accuse(
+                f"was deleted, being {call.generation} and not one of {sorted(asked)}: {_said(claim)}"
+            )
 
     def came_late(self, call: Unlink, claim: Claim, over: int) -> None:
         late = call.at - over
@@ -214,11 +245,10 @@ class _Path:
         for entry in self.story.entries:
             if cancelled and entry.finished > request.first and _says_cancelled(entry):
                 return True
-            if entry.outcome in (*DONE, "in_use"):
-                claim = self.claim_of(entry)
-                if claim is not None and claim.at > request.intent:
-                    return True
-            elif entry.outcome in ("discarded", "changed") and entry.finished > request.intent:
+            met = self.met(entry)
+            if met is not None and met > request.intent:
+                return True
+            if entry.outcome == "discarded" and entry.finished > request.intent:
                 return True
         return False
 
@@ -226,7 +256,7 @@ class _Path:
         """What the log says must have been so."""
         story = self.story
         claim = self.claim_of(entry)
-        if entry.outcome in (*DONE, "in_use") and claim is None:
+        if entry.outcome in HANDED_OUT and claim is None:
             self.accuse(f"is logged as {entry.outcome} by {entry.worker}, which never claimed it")
         elif claim is not None and entry.outcome in DONE:
             there = next((one for one in story.writings if one.generation == story.there), None)
@@ -237,16 +267,19 @@ class _Path:
                 for call in story.unlinks
             ):
                 self.accuse(f"is logged as deleted, and no worker did: {_said(claim)}")
-        elif (
-            claim is not None
-            and entry.outcome == "in_use"
-            and not any(
-                reference.made.intent < entry.finished
-                and (reference.ended is None or reference.ended.end > claim.leased_at)
-                for reference in story.references
-            )
+        elif claim is not None and entry.outcome == "changed":
+            there = next((one for one in story.writings if one.generation == story.there), None)
+            asked = [request.guard for request in story.requests if self.counts(request, claim)]
+            if there is not None and there.ended < claim.leased_at and there.generation in asked:
+                self.accuse(f"is logged as changed, and is the very file that was meant: {_said(claim)}")
+            if asked and all(guard is None for guard in asked):
+                self.accuse(f"is logged as changed, and nobody said what it should be: {_said(claim)}")
+        elif entry.outcome == "in_use" and not any(
+            reference.made.intent < entry.finished
+            and (reference.ended is None or reference.ended.end > entry.finished - CLAIM)
+            for reference in story.references
         ):
-            self.accuse(f"is logged as in use, and nothing referred to it: {_said(claim)}")
+            self.accuse("is logged as in use, and nothing referred to it")
         elif entry.outcome == "cancelled" and not any(
             cancel.first < entry.finished for cancel in story.cancels
         ):

@@ -14,6 +14,7 @@ from tests.chaos.journal import now
 
 FOLDERS, FILES = 8, 15
 SHARED_FOLDERS, SHARED_FILES = 4, 8
+GUARDED = 0.4  # of the requests for many files: only while the file is what it is now
 NONSENSE = ("../up", "a/../b", "/absolute", "two//slashes", "end/")
 
 REQUEST = (
@@ -86,13 +87,22 @@ class Plain:
         if way == "many":
             first = now()
             when = due and conn.execute(f"select {at}", [due]).fetchone()[0].isoformat()  # type: ignore[index]
-            files = [
-                {"storage": storage, "path": path, "not_before": when, "reason": "chaos"}
-                for storage, path in places
-            ]
+            guarded = self.dice.random() < GUARDED
+            files: list[dict[str, object]] = []
+            for storage, path in places:
+                seen = self.app.disk.seen((storage, path)) if guarded else None
+                expected = seen and {"size": seen[1], "mtime_ns": seen[2]}
+                files.append(
+                    {
+                        "storage": storage,
+                        "path": path,
+                        "not_before": when,
+                        "reason": "chaos",
+                        "expected": expected,
+                    }
+                )
+                doing.request((storage, path), first, due, guard=seen and seen[0])
             conn.execute(REQUEST, [Jsonb(files)])
-            for place in places:
-                doing.request(place, first, due)
             return
         # Row by row: in one order, or two applications that share names deadlock more often than not.
         for place in sorted(places):
