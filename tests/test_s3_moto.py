@@ -86,7 +86,7 @@ def versions(s3: Any) -> list[tuple[str, str]]:
     return [(kind, entry["Key"]) for kind in ("Versions", "DeleteMarkers") for entry in page.get(kind, [])]
 
 
-@settings(max_examples=8, deadline=None, suppress_health_check=list(HealthCheck))
+@settings(max_examples=5, deadline=None, suppress_health_check=list(HealthCheck))
 @example(wanted={"a", "\x01", "a ", "%41", "A", "a+b", "foo[1]", "&<>\"'", "🗑", "tab\t"})
 @given(wanted=st.sets(paths.filter(lambda path: "\n" not in path), min_size=1, max_size=4))
 def test_exactly_the_named_keys_go(url, s3, storage, wanted):
