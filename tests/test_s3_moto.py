@@ -221,10 +221,13 @@ def test_a_throttled_bucket_rests_burns_no_attempt_and_holds_up_no_folder(conn, 
             running.says("storage objects is away, its files wait: bucket bucket at")
             running.says("asks for fewer requests")
             queue(conn, "disk", "a")
-            until(lambda: not (root / "a").exists())
-            assert conn.execute("select path, attempts from lapse.file_cleanup_queue").fetchall() == [
-                ("7", 0)
-            ]
+            until(
+                lambda: (
+                    conn.execute("select path, attempts from lapse.file_cleanup_queue").fetchall()
+                    == [("7", 0)]
+                )
+            )
+            assert not (root / "a").exists()
             objects.denied.clear()
             until(lambda: not conn.execute("select 1 from lapse.file_cleanup_queue").fetchall())
             running.says("storage objects works again")
