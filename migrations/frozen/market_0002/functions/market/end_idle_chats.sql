@@ -2,10 +2,12 @@
 --
 -- In: at most p_limit rows, due at p_cutoff or before, starting at due time
 -- p_after (inclusive), oldest first. Out: rows picked and changed, and the due
--- time reached. Raises nothing of its own. Trigger settle_chats tells of it and
--- gives the slots to who waits, in the same transaction. A chat in which somebody
--- writes now is locked, and skipped: of a message and the end, one comes first
--- and the other knows. See market.expire_coupons for the shape.
+-- time reached. Raises nothing of its own. The slots go to who waits, in the same
+-- transaction; trigger settle_chats tells of all that, in this order. It takes its
+-- turn first: what the engine does at the end of a batch (set constraints all
+-- immediate) would else tell of chats assigned before those that made room. A chat
+-- in which somebody writes now is locked, and skipped: of a message and the end,
+-- one comes first and the other knows. See market.expire_coupons for the shape.
 
 create or replace function market.end_idle_chats(
     p_limit  integer,
@@ -13,11 +15,19 @@ create or replace function market.end_idle_chats(
     p_after  timestamptz
 )
     returns lapse.progress
-    language sql
+    language plpgsql
     volatile
     security definer
     set search_path = pg_catalog, pg_temp
+    set enable_seqscan = off
+    set jit = off
 as $$
+declare
+    v_now    timestamptz := greatest(p_cutoff, now());
+    v_result lapse.progress;
+begin
+    perform market.take_turn();
+
     with due as materialized (
         select c.id, c.end_at
           from market.chats as c
@@ -34,15 +44,19 @@ as $$
     ),
     ended as (
         update market.chats as c
-           set status = 'ended', ended_at = greatest(p_cutoff, now()), end_reason = 'idle'
+           set status = 'ended', ended_at = v_now, end_reason = 'idle'
           from due as d
          where c.id = d.id
         returning 1
     )
-    select (select count(*) from due)::integer,
-           (select count(*) from ended)::integer,
-           (select max(d.end_at) from due as d)
+    select (select count(*) from due), (select count(*) from ended), (select max(d.end_at) from due as d)
+      into v_result;
+
+    perform market.assign_at_once(v_now);
+
+    return v_result;
+end;
 $$;
 
 comment on function market.end_idle_chats(integer, timestamptz, timestamptz) is
-    'Step of policy end_idle_chats: end at most p_limit chats idle for two minutes, longest idle first.';
+    'Step of policy end_idle_chats: end at most p_limit chats idle for two minutes, longest idle first; their slots are given away.';
