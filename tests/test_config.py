@@ -19,7 +19,9 @@ def written(folder: Path, text: str | bytes, name: str = "pglapse.toml") -> str:
 
 
 def test_storages_are_read_in_full(tmp_path):
-    named = written(tmp_path, GOOD + '[storage."with space"]\nkind="local"\nroot="/srv/x"\nprune=false\n')
+    named = written(
+        tmp_path, GOOD + '[storage."with space"]\nkind="local"\nroot="/srv/x"\nprune=false\nmarker=false\n'
+    )
 
     settings = load(named)
 
@@ -27,7 +29,9 @@ def test_storages_are_read_in_full(tmp_path):
     assert list(settings.storages) == ["public", "with space"]
     assert settings.storages["public"].root == Path("/srv/public")
     assert settings.storages["public"].prune is True
+    assert settings.storages["public"].marker is True
     assert settings.storages["with space"].prune is False
+    assert settings.storages["with space"].marker is False
 
 
 def test_a_bucket_is_read_in_full(tmp_path):
@@ -76,7 +80,7 @@ def test_the_option_wins_over_the_variable_and_both_over_the_working_folder(tmp_
         (b"\xff\xfe", "not UTF-8"),
         (GOOD + "[storag.x]\n", "unknown 'storag'; did you mean storage?"),
         (GOOD + 'rot = "/x"\n', "storage.public: unknown key 'rot'; did you mean root?"),
-        (GOOD + "colour = 1\n", "unknown key 'colour'; known: kind, prune, root"),
+        (GOOD + "colour = 1\n", "unknown key 'colour'; known: kind, marker, prune, root"),
         (GOOD.replace('kind = "local"\n', ""), "storage.public: kind is missing"),
         (GOOD.replace('"local"', '"ftp"'), "storage.public: unknown kind 'ftp'"),
         (GOOD.replace('"local"', "3"), "unknown kind 3"),

@@ -38,7 +38,7 @@ def commands() -> set[tuple[str, str]]:
     for line in [*"\n".join(blocks("sh")).splitlines(), *re.findall(r"`(pglapse [^`]*)`", README)]:
         words = line.split("#")[0].split()
         if words[:1] == ["pglapse"] and len(words) > 1 and not words[1].startswith("-"):
-            command = " ".join(words[1:3]) if words[1] == "queue" else words[1]
+            command = " ".join(words[1:3]) if words[1] in ("queue", "storage") else words[1]
             found |= {(command, option) for option in words if option.startswith("--")} | {(command, "")}
     return found
 

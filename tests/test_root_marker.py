@@ -12,9 +12,9 @@ from uuid import UUID, uuid4
 import pytest
 
 from pglapse.errors import PglapseError
-from pglapse.storage import Away, File
+from pglapse.storage import Away, File, Sign
 from pglapse.storage.local import LocalStorage, keeping_roots, open_local
-from pglapse.storage.marker import NAME, Sign
+from pglapse.storage.marker import NAME
 from tests.support.folders import files, open_descriptors, put
 from tests.support.mounts import mount, tmpfs, unmount
 from tests.support.storage import delete
@@ -112,10 +112,11 @@ def test_the_database_is_told_once_the_marker_is_there(root, opened):
     database = Database()
     storage = opened(database)
     storage.check()
+    assert storage.asks
     storage.introduce(database)
     storage.check()
-    storage.introduce(database)
 
+    assert not storage.asks
     assert database.asked == [None, database.number]
     assert database.seen
 

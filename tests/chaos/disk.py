@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from itertools import count
 from pathlib import Path
 
+from pglapse.storage.marker import NAME as MARKER
 from tests.chaos.journal import Journal
 
 STORAGES = ("public", "private")
@@ -55,7 +56,7 @@ class Disk:
         found = {}
         for storage in STORAGES:
             for folder, _, names in os.walk(self.root(storage)):
-                for name in names:
+                for name in set(names) - {MARKER}:
                     file = Path(folder) / name
                     found[self.place(str(file))] = generation(file.read_bytes())
         return found

@@ -9,6 +9,8 @@ from pathlib import Path
 
 import pytest
 
+from pglapse.storage.marker import NAME
+
 
 def put(root: Path, *paths: str, content: bytes = b"x") -> None:
     """Write files below a folder, making folders on the way."""
@@ -20,6 +22,11 @@ def put(root: Path, *paths: str, content: bytes = b"x") -> None:
 def files(root: Path) -> list[str]:
     """What there is below a folder that is no folder, by path."""
     return sorted(path.relative_to(root).as_posix() for path in root.rglob("*") if not path.is_dir())
+
+
+def entries(folder: Path) -> list[str]:
+    """The names in a folder, in order, the marker of a root left aside."""
+    return sorted(path.name for path in folder.iterdir() if path.name != NAME)
 
 
 def open_descriptors() -> int:

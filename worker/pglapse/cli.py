@@ -8,7 +8,7 @@ import psycopg
 import typer
 
 from pglapse import __version__, install, scheduling
-from pglapse.commands import queue, run, status, worker
+from pglapse.commands import queue, run, status, storage, worker
 from pglapse.demo.command import demo
 from pglapse.errors import PglapseError
 from pglapse.text import printable
@@ -52,6 +52,7 @@ def options(
 for command in (worker.worker, status.status, run.run, scheduling.schedule, scheduling.unschedule, demo):
     app.command()(command)
 app.add_typer(queue.app, name="queue")
+app.add_typer(storage.app, name="storage")
 install.mount(app)
 
 

@@ -30,6 +30,8 @@ class LocalSettings:
     root: Path
     prune: bool = True
     """Remove folders that a deletion emptied, up to the root."""
+    marker: bool = True
+    """Keep a small file in the root, by which it is known from an empty mount point."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -93,7 +95,7 @@ def _storage(where: str, name: str, table: dict[str, Any]) -> LocalSettings | S3
 
 
 def _local(where: str, name: str, table: dict[str, Any]) -> LocalSettings:
-    only_known(where, "key ", table, {"kind", "root", "prune"})
+    only_known(where, "key ", table, {"kind", "root", "prune", "marker"})
     root = table.get("root")
     if root is None:
         raise SettingError(f'{where}: root is missing (root = "/srv/uploads/public")')
@@ -103,7 +105,8 @@ def _local(where: str, name: str, table: dict[str, Any]) -> LocalSettings:
         raise SettingError(f"{where}: root must be an absolute path, not {root!r}")
     if os.path.normpath(root).strip("/") == "":
         raise SettingError(f"{where}: root can't be the whole file system")
-    prune = table.get("prune", True)
-    if not isinstance(prune, bool):
-        raise SettingError(f"{where}: prune must be true or false")
-    return LocalSettings(name=name, root=Path(root), prune=prune)
+    switches = {key: table.get(key, True) for key in ("prune", "marker")}
+    for key, value in switches.items():
+        if not isinstance(value, bool):
+            raise SettingError(f"{where}: {key} must be true or false")
+    return LocalSettings(name, Path(root), **switches)

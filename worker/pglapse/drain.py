@@ -9,13 +9,14 @@ that harmless.
 import logging
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
+from functools import partial
 from os import O_CLOEXEC, O_NONBLOCK, close, pipe2, read, write
 from select import select
 
-from pglapse import queue, text
+from pglapse import markers, queue, text
 from pglapse.lane import Hand, Lane
 from pglapse.queue import START, Claim, Connection, Result, Want
-from pglapse.storage import Outcome, Storage, Verdict, clock
+from pglapse.storage import Introduced, Outcome, Storage, Verdict, clock
 
 log = logging.getLogger(__name__)
 
@@ -24,6 +25,7 @@ RENEW_PART = 0.4  # of the lease; after that the files still in hand are leased 
 MOST = 20  # batches whose results could not be handed in; beyond that no more files are taken
 FRESH = 4  # batches of new results that go into one request at most
 RESTART = 20  # requests after which the search starts from the oldest row again
+KNOWN_FOR = 300.0  # seconds between two questions by what a storage is known
 PIECE = 0.5  # longest sleep between two looks at lanes and at whether to stop
 HELD = 0.5  # before results go in again whose rows were locked
 LONG_HELD = 8.0  # the same, when that was to no avail again and again
@@ -71,6 +73,11 @@ class Worker:
             for name, storage in storages.items()
         }
 
+        self._introduced = {
+            name: storage for name, storage in storages.items() if isinstance(storage, Introduced)
+        }
+        self._introduce_at = 0.0
+
     def close(self) -> None:
         """Let go of what waking takes; for workers that end before their process does."""
         close(self._waker)
@@ -111,11 +118,24 @@ class Worker:
         for lane in self.lanes.values():
             lane.look_at = 0.0
 
+    def introduce(self, conn: Connection, *, again: bool = True) -> None:
+        """Ask the database by what storages are known: those that have something to ask, or all ``again``.
+
+        Again with each connection, since it may be to another database, and from time to time, since an
+        operator may have said that another folder is the root.
+        """
+        if again:
+            self._introduce_at = clock() + KNOWN_FOR
+        for name, storage in self._introduced.items():
+            if again or storage.asks:
+                storage.introduce(partial(markers.asked, conn, name))
+
     def turn(self, conn: Connection) -> bool:
         """Collect what the lanes did, hand it in and take more; False when there was nothing to do."""
         if queue.nudged(conn, 0):  # a lane that is never idle must not keep us from hearing of the others
             self.nudge()
         now = clock()
+        self.introduce(conn, again=now >= self._introduce_at)
         self._collect(now)
         wants = self._wants(now)
         held, fresh = self._to_hand_in(now)

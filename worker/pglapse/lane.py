@@ -82,6 +82,8 @@ class Lane:
         self._failures = 0
         self._said_at = 0.0
         self._checked = False
+        self._seen_at_check = False
+        """Whether a look at the storage tells what is wrong with it, so that another tells when it is not."""
         self._checking_since: float | None = None
         self._given_up = False
         self._answer: Away | bool | None = None
@@ -151,9 +153,12 @@ class Lane:
             self._given_up = False
             if isinstance(answer, Away):
                 self._rest(answer)
+                self._seen_at_check = True
             else:
                 self._checked = True
                 self.look_at = 0.0
+                if self._seen_at_check:
+                    self._well()
         finished = [hand for hand in self.hands if hand.done_at is not None]
         if finished:
             self._given_up = False
@@ -168,13 +173,18 @@ class Lane:
         tried = sum(hand.counts.values()) - hand.counts["released"]
         if not tried:
             return
-        if self.trouble is not None:
-            log.info("storage %s works again", text.printable(self.name))
-            self.trouble = None
-        self._failures = 0
+        self._well()
         if hand.began_at is not None and hand.done_at is not None:
             within_pace = tried * PACE / max(hand.done_at - hand.began_at, 1e-6)
             self.take = max(1, min(self.batch, self.take * 2, int(within_pace)))
+
+    def _well(self) -> None:
+        """The storage does what it should."""
+        if self.trouble is not None:
+            log.info("storage %s works again", text.printable(self.name))
+        self.trouble = None
+        self._seen_at_check = False
+        self._failures = 0
 
     def give_up(self, seconds: float) -> None:
         """The storage hangs: take back what it has not begun."""
@@ -199,6 +209,7 @@ class Lane:
         """Leave the storage alone for a while, and look at it before it gets files again."""
         now = clock()
         self._failures += 1
+        self._seen_at_check = False
         longest = min(LONGEST_REST, FIRST_REST * 2.0 ** min(self._failures - 1, 10))
         pause = longest * random.uniform(0.5, 1)  # noqa: S311 (jitter, not a secret)
         self.rest_until = now + (pause if away.retry_in is None else max(pause, away.retry_in))

@@ -5,7 +5,7 @@ from uuid import UUID
 
 from pglapse.errors import translated
 from pglapse.schema import Connection
-from pglapse.storage.marker import Sign
+from pglapse.storage import Sign
 
 
 def asked(conn: Connection, storage: str, found: UUID | None) -> Sign:

@@ -31,7 +31,9 @@ def storages(settings: Settings, threads: int) -> Iterator[dict[str, Storage]]:
             if isinstance(one, S3Settings):
                 buckets.append(open_s3(one, pool, threads=threads))
             else:
-                local.append(open_local(one.name, one.root, pool, threads=threads, prune=one.prune))
+                local.append(
+                    open_local(one.name, one.root, pool, threads=threads, prune=one.prune, marker=one.marker)
+                )
         opened = {storage.name: storage for storage in [*keeping_roots(local), *buckets]}
         yield {name: opened[name] for name in settings.storages}
 

@@ -145,6 +145,8 @@ def _greet(conn: Connection, worker: Worker) -> float:
             storages=sorted(worker.lanes),
         )
     schema.agree(conn, (welcome.api_version,))
+    with schema.expected(conn, "grant_worker"):
+        worker.introduce(conn)
     return welcome.notify_horizon.total_seconds()
 
 

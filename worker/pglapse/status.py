@@ -160,6 +160,9 @@ def _workers(rows: list[Row]) -> Iterator[RenderableType]:
             text.size(row["bytes_freed"]),
         )
     yield table
+    troubles = {trouble for row in rows if row["alive"] for trouble in row["troubles"].items()}
+    for storage, trouble in sorted(troubles):
+        yield Text(f"  {text.printable(storage)}: {text.printable(trouble, 1000)}", style="red")
 
 
 def _table(*headings: str) -> Table:

@@ -9,6 +9,7 @@ from pathlib import Path
 from random import Random
 
 from pglapse.demo.plan import File
+from pglapse.storage import marker
 
 STORAGES = ("public", "private")
 
@@ -98,7 +99,7 @@ def _verdict(folder: Path, file: Listed, *, present: bool) -> str | None:
 def _walk(folder: Path) -> Iterator[str]:
     for storage in STORAGES:
         for at, _, names in os.walk(folder / storage):
-            for name in names:
+            for name in set(names) - {marker.NAME}:
                 yield (Path(at) / name).relative_to(folder).as_posix()
 
 

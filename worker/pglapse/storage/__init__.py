@@ -8,7 +8,8 @@ import time
 from collections import deque
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Literal, Protocol
+from typing import Literal, Protocol, runtime_checkable
+from uuid import UUID
 
 Verdict = Literal["deleted", "missing", "changed", "failed", "refused", "released"]
 
@@ -57,6 +58,14 @@ class Away(Exception):
         super().__init__(reason)
         self.reason = reason
         self.retry_in = retry_in
+
+
+@dataclass(frozen=True, slots=True)
+class Sign:
+    """The number that a storage is known by; ``write`` as long as nobody has seen it there yet."""
+
+    number: UUID
+    write: bool = False
 
 
 def clock() -> float:
@@ -155,4 +164,19 @@ class Storage(Protocol):
 
         Raises `Away` for trouble of the storage as a whole; what is not ended by then was not deleted, is
         given back and tried again later without counting as an attempt.
+        """
+
+
+@runtime_checkable
+class Introduced(Protocol):
+    """A storage that the database has to know, so that another of the same name is not taken for it."""
+
+    @property
+    def asks(self) -> bool:
+        """Whether there is something to ask."""
+
+    def introduce(self, ask: Callable[[UUID | None], Sign]) -> None:
+        """Ask by which number it is known, given the one it has. What that says counts from the next check.
+
+        Called by the thread that talks to the database, also while the storage deletes; touches no file.
         """

@@ -74,13 +74,14 @@ class LocalStorage:
         self._denials = Denials()
         self._crowded = 0
 
-    def introduce(self, ask: Ask) -> None:
-        """Ask the database about the marker of the root, where there is anything to ask. For the main thread.
+    @property
+    def asks(self) -> bool:
+        """Whether the database has to be asked about the marker of the root."""
+        return isinstance(self.guard, Marked) and self.guard.asks
 
-        It touches no file, so a disk that hangs does not hold it up. To be called when a connection was made,
-        and again and again: see `Marked`.
-        """
-        if isinstance(self.guard, Marked) and self.guard.asks:
+    def introduce(self, ask: Ask) -> None:
+        """Ask the database about the marker of the root, where it is known by one; see `Marked`."""
+        if isinstance(self.guard, Marked):
             self.guard.introduce(ask)
 
     def check(self) -> None:

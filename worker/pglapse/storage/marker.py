@@ -14,13 +14,12 @@ import shlex
 import stat
 from collections.abc import Callable
 from contextlib import suppress
-from dataclasses import dataclass
 from pathlib import Path
 from typing import NamedTuple
 from uuid import UUID
 
 from pglapse.errors import PglapseError
-from pglapse.storage import Away
+from pglapse.storage import Away, Sign
 from pglapse.storage.faults import kind, words
 from pglapse.storage.mounts import Place
 from pglapse.text import printable
@@ -51,15 +50,6 @@ class Mark(NamedTuple):
 
     number: UUID
     inode: int
-
-
-@dataclass(frozen=True, slots=True)
-class Sign:
-    """What the database answers: the number that the root is known by."""
-
-    number: UUID
-    write: bool = False
-    """True as long as no worker has seen it in the root: then the root may be given it."""
 
 
 Ask = Callable[[UUID | None], Sign]
