@@ -20,7 +20,8 @@ PAGE = os.sysconf("SC_PAGE_SIZE")
 def running(dsn: str, root: Path, conn: Connection) -> Iterator[subprocess.Popen[bytes]]:
     """Start one with its defaults, for one storage; yields once it has said hello to the database."""
     config = root.with_name(f"{root.name}.toml")
-    config.write_text(f'[storage.{STORAGE}]\nkind = "local"\nroot = "{root}"\n', encoding="utf-8")
+    table = f'[storage.{STORAGE}]\nkind = "local"\nroot = "{root}"\n'
+    config.write_text(f"{table}marker = false\n", encoding="utf-8")  # each run has a new folder
     log = root.with_name(f"{root.name}.log")
     with log.open("wb") as out:
         process = subprocess.Popen(
