@@ -190,9 +190,10 @@ class Worker:
         for lane in self.lanes.values():
             finished = lane.finished()
             for hand in [*finished, *lane.hands]:
-                for result in hand.collect():
-                    self._count(result.outcome)
-                    self.fresh.append(result)
+                results = hand.collect()
+                self._count([outcome.verdict for _, outcome in results])
+                self.freed += sum([outcome.bytes for _, outcome in results])
+                self.fresh += results
             for hand in finished:
                 lane.judge(hand)
                 _report(hand)
@@ -201,10 +202,9 @@ class Worker:
             if not lane.hung and (stalled := lane.stalled(now)) >= self.patience:
                 lane.give_up(stalled)
 
-    def _count(self, outcome: Outcome) -> None:
-        self.done += outcome.verdict in ("deleted", "missing")
-        self.failed += outcome.verdict in ("failed", "refused")
-        self.freed += outcome.bytes
+    def _count(self, verdicts: list[Verdict]) -> None:
+        self.done += verdicts.count("deleted") + verdicts.count("missing")
+        self.failed += verdicts.count("failed") + verdicts.count("refused")
 
     def _wants(self, now: float) -> list[Want]:
         """A batch for each lane that has room, unless one batch has to be worked on alone."""
@@ -236,8 +236,9 @@ class Worker:
 
     def _settled(self, held: Sequence[Result], fresh: Sequence[Result], answer: queue.Exchange) -> None:
         """Keep what could not be settled; ask less and less after what stays locked."""
-        stuck = [result for result in held if result.receipt in answer.unsettled]
-        refused = [result for result in fresh if result.receipt in answer.unsettled]
+        unsettled = answer.unsettled
+        stuck = [result for result in held if result.receipt in unsettled]
+        refused = [result for result in fresh if result.receipt in unsettled] if unsettled else []
         if held:
             self._held_pause = min(self._held_pause * 2, LONG_HELD) if len(stuck) == len(held) else HELD
         if held or (refused and not self.held):

@@ -26,6 +26,7 @@ PACE = 2.0  # seconds that a batch may well take
 FIRST_REST = 1.0
 LONGEST_REST = 60.0
 SAY_EVERY = 60.0
+NEEDS_A_REASON: tuple[Verdict, ...] = ("failed", "refused", "changed")
 
 
 @dataclass(slots=True, eq=False)
@@ -48,15 +49,15 @@ class Hand:
 
     def collect(self) -> list[Result]:
         """Results since the last call."""
-        return [self._noted(self.claims[position], outcome) for position, outcome in self.batch.collect()]
-
-    def _noted(self, claim: Claim, outcome: Outcome) -> Result:
-        self.counts[outcome.verdict] += 1
-        self.freed += outcome.bytes
-        if outcome.verdict in ("failed", "refused", "changed"):
-            reason = outcome.verdict, outcome.error or "no reason given"
-            self.reasons.setdefault(reason, []).append(claim)
-        return Result(claim, outcome)
+        claims = self.claims
+        results = [Result(claims[position], outcome) for position, outcome in self.batch.collect()]
+        self.counts.update([outcome.verdict for _, outcome in results])
+        self.freed += sum([outcome.bytes for _, outcome in results])
+        for claim, outcome in results:
+            if outcome.verdict in NEEDS_A_REASON:
+                reason = outcome.verdict, outcome.error or "no reason given"
+                self.reasons.setdefault(reason, []).append(claim)
+        return results
 
 
 class Lane:

@@ -8,7 +8,7 @@ import time
 from collections import deque
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Literal, Protocol, runtime_checkable
+from typing import Literal, NamedTuple, Protocol, runtime_checkable
 from uuid import UUID
 
 Verdict = Literal["deleted", "missing", "changed", "failed", "refused", "released"]
@@ -23,16 +23,14 @@ class Expected:
     etag: str | None = None
 
 
-@dataclass(frozen=True, slots=True)
-class File:
+class File(NamedTuple):
     """A file to delete. With ``expected``, only if it is still one of these."""
 
     path: str
     expected: tuple[Expected, ...] = ()
 
 
-@dataclass(frozen=True, slots=True)
-class Outcome:
+class Outcome(NamedTuple):
     """What became of one file.
 
     ``changed``: no longer the file that was condemned, so it was left alone for good; ``failed`` may work
@@ -96,10 +94,11 @@ class Batch:
 
     def begin(self, position: int) -> bool:
         """Whether this file may be touched now; if not, leave it alone and go on with the next."""
-        if self.over or not self._waiting.pop(position, False):
+        now = clock()
+        if now >= self.until or self._stopping() or not self._waiting.pop(position, False):
             return False
         self._begun.add(position)
-        self.moved_at = clock()
+        self.moved_at = now
         return True
 
     @property
