@@ -37,15 +37,11 @@ declare
     v_lost   bigint[] := '{}';
     v_files  lapse.file_request[];
 begin
-    insert into market.backstop_positions (policy) values ('requeue_task_files') on conflict do nothing;
-    select p.after_at, p.after_id
-      into v_at, v_id
-      from market.backstop_positions as p
-     where p.policy = 'requeue_task_files'
-       for update skip locked;
-    if not found then
+    if not pg_try_advisory_xact_lock(1835102827, hashtext('requeue_task_files')) then
         return (0, 0, null)::lapse.progress;
     end if;
+    insert into market.backstop_positions (policy) values ('requeue_task_files') on conflict do nothing;
+    select p.after_at, p.after_id into v_at, v_id from market.backstop_positions as p where p.policy = 'requeue_task_files';
 
     loop
         with looked_at as materialized (

@@ -37,15 +37,11 @@ declare
     v_count    integer;
     v_mended   integer := 0;
 begin
-    insert into market.backstop_positions (policy) values ('repair_user_statistics') on conflict do nothing;
-    select p.after_id
-      into v_position
-      from market.backstop_positions as p
-     where p.policy = 'repair_user_statistics'
-       for update skip locked;
-    if not found then
+    if not pg_try_advisory_xact_lock(1835102827, hashtext('repair_user_statistics')) then
         return (0, 0, null)::lapse.progress;
     end if;
+    insert into market.backstop_positions (policy) values ('repair_user_statistics') on conflict do nothing;
+    select p.after_id into v_position from market.backstop_positions as p where p.policy = 'repair_user_statistics';
 
     loop
         -- Numbers of users who are gone lie between and after those of the others, and are looked at with them.
