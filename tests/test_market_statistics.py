@@ -197,7 +197,8 @@ def test_merge_upsert_and_copy_count_too(tx: psycopg.Connection) -> None:
     gone, changed = add_task(tx, user), add_task(tx, user)
 
     tx.execute(
-        "merge into market.tasks as t using (values (%s, 1), (%s, 2), (null, 3)) as n (id, what) on t.id = n.id"
+        "merge into market.tasks as t"
+        " using (values (%s, 1), (%s, 2), (null, 3)) as n (id, what) on t.id = n.id"
         " when matched and n.what = 1 then delete"
         " when matched then update set status = 'cancelled'"
         " when not matched then insert (poster_id, title) values (%s, 'x')",
@@ -576,7 +577,8 @@ def test_drift_is_found_repaired_and_counted(conn: psycopg.Connection) -> None:
 def test_a_repair_goes_on_where_it_stopped(tx: psycopg.Connection) -> None:
     first = add_user(tx)
     tx.execute(
-        "insert into market.users (email, display_name) select 'm' || g, 'x' from generate_series(1, 2500) as g"
+        "insert into market.users (email, display_name)"
+        " select 'm' || g, 'x' from generate_series(1, 2500) as g"
     )
     tx.execute("insert into market.user_statistics_folded (user_id, reviews) select id, 1 from market.users")
     tx.execute(
@@ -825,7 +827,8 @@ def test_empty_runs_and_the_numbers_of_one_user_cost_the_same_however_many_there
             for table, of in [("user_statistics_deltas", "user_id"), ("expert_changes", "expert_id")]:
                 conn.execute(
                     f"insert into market.{table} ({of}, changed_at)"
-                    f" select g, now() + interval '1 hour' + g * interval '1 s' from generate_series(1, {rows}) as g"
+                    " select g, now() + interval '1 hour' + g * interval '1 s'"
+                    f"  from generate_series(1, {rows}) as g"
                 )
         conn.execute(
             "vacuum (analyze)"
