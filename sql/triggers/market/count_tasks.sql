@@ -6,7 +6,7 @@
 -- counted before is taken off and what it counts now is added, so it makes no
 -- difference which column changed, and the two transition tables need not be
 -- joined. Rows are only added: two who change tasks of one user don't wait for
--- each other (docs/decisions/0042). What the numbers mean is said once, in
+-- each other (docs/decisions/0043). What the numbers mean is said once, in
 -- market.user_statistics_recount; here it is said as a difference.
 
 create or replace function market.count_tasks()

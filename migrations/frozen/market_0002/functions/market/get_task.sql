@@ -6,9 +6,8 @@
 --
 -- If the time of its files has come and one of them is neither removed nor queued,
 -- market.queue_forgotten_files queues it on the way. That never fails the read,
--- whatever goes wrong there: no right, a lock, a timeout, a table that is gone. In
--- a read-only transaction, as on a standby, it is not tried. What is missed, the
--- next reader or policy requeue_task_files finds.
+-- whatever goes wrong there: no right, a lock, a timeout, a table that is gone.
+-- What is missed, the next reader or policy requeue_task_files finds.
 
 create or replace function market.get_task(
     p_task_id bigint,
@@ -34,7 +33,7 @@ begin
             using errcode = 'LP101', hint = 'Look in market.tasks.';
     end if;
 
-    if v_task.files_go_at <= p_now and current_setting('transaction_read_only') = 'off' then
+    if v_task.files_go_at <= p_now then
         begin
             perform market.queue_forgotten_files(p_task_id, v_task.files_go_at);
         exception

@@ -3,6 +3,9 @@
 -- In: a finished task, and from when on its files may go. Queues those that are
 -- neither removed nor queued. Out: nothing. Raises whatever goes wrong: 55P03
 -- after 50 ms of waiting for locks, of which each file gets what the others left.
+-- It does nothing in a read-only transaction (a standby has no others); in a
+-- serializable one, which a write could make fail at its end, where no handler
+-- can catch it; and where a trigger on the queue is deferred, for the same reason.
 -- Of several who read the same task at once one does it, and the others don't
 -- wait. The task is not locked, so that a long transaction that reads it holds up
 -- nobody who changes it; should it be reopened at this moment, the check before
@@ -23,6 +26,13 @@ declare
     v_left  integer;
     v_file  record;
 begin
+    if current_setting('transaction_read_only')::boolean
+       or current_setting('transaction_isolation') = 'serializable'
+       or exists (select from pg_trigger as t
+                   where t.tgrelid = 'lapse.file_cleanup_queue'::regclass and t.tgdeferrable) then
+        return;
+    end if;
+
     for v_file in
         select f.id, f.storage, f.path
           from market.task_files as f
