@@ -8,7 +8,7 @@ import psycopg
 import typer
 
 from pglapse import __version__, install, scheduling
-from pglapse.commands import queue, run, status, storage, worker
+from pglapse.commands import queue, run, status, storage, sweep, worker
 from pglapse.demo.command import demo
 from pglapse.errors import PglapseError
 from pglapse.text import printable
@@ -49,7 +49,15 @@ def options(
     """Options before the command."""
 
 
-for command in (worker.worker, status.status, run.run, scheduling.schedule, scheduling.unschedule, demo):
+for command in (
+    worker.worker,
+    status.status,
+    run.run,
+    sweep.sweep,
+    scheduling.schedule,
+    scheduling.unschedule,
+    demo,
+):
     app.command()(command)
 app.add_typer(queue.app, name="queue")
 app.add_typer(storage.app, name="storage")

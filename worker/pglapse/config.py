@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from pglapse.areas import checked_areas
 from pglapse.errors import SettingError
 from pglapse.known import only_known
 from pglapse.storage.s3.settings import S3Settings, s3_settings
@@ -32,6 +33,8 @@ class LocalSettings:
     """Remove folders that a deletion emptied, up to the root."""
     marker: bool = True
     """Keep a small file in the root, by which it is known from an empty mount point."""
+    temp: tuple[str, ...] = ()
+    """Folders below the root in which files that no row knows are swept up."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -95,7 +98,7 @@ def _storage(where: str, name: str, table: dict[str, Any]) -> LocalSettings | S3
 
 
 def _local(where: str, name: str, table: dict[str, Any]) -> LocalSettings:
-    only_known(where, "key ", table, {"kind", "root", "prune", "marker"})
+    only_known(where, "key ", table, {"kind", "root", "prune", "marker", "temp"})
     root = table.get("root")
     if root is None:
         raise SettingError(f'{where}: root is missing (root = "/srv/uploads/public")')
@@ -109,4 +112,5 @@ def _local(where: str, name: str, table: dict[str, Any]) -> LocalSettings:
     for key, value in switches.items():
         if not isinstance(value, bool):
             raise SettingError(f"{where}: {key} must be true or false")
-    return LocalSettings(name, Path(root), **switches)
+    temp = checked_areas(where, table.get("temp", []))
+    return LocalSettings(name, Path(root), temp=temp, **switches)

@@ -75,6 +75,10 @@ class NotAllowed(PglapseError):
     """LP010."""
 
 
+class Unjudgeable(PglapseError):
+    """LP012: it can't be told which files the database knows."""
+
+
 class AnotherDatabases(PglapseError):
     """LP011: a storage's root belongs to another database."""
 
@@ -91,6 +95,7 @@ BY_SQLSTATE: dict[str, type[PglapseError]] = {
     "LP009": CronJobsElsewhere,
     "LP010": NotAllowed,
     "LP011": AnotherDatabases,
+    "LP012": Unjudgeable,
 }
 
 

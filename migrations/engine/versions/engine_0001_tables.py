@@ -392,6 +392,8 @@ create table lapse.file_source (
     name          text        primary key,
     in_use        text        not null,
     removed       text,
+    known         text,
+    listed        text,
     registered_at timestamptz not null default now()
 );
 comment on table  lapse.file_source is
@@ -401,6 +403,10 @@ comment on column lapse.file_source.in_use is
     'schema.function (p_storages text[], p_paths text[]) returns table (storage text, path text, until timestamptz): those still needed.';
 comment on column lapse.file_source.removed is
     'schema.function (p_storages text[], p_paths text[], p_claimed_at timestamptz[]) returns table (storage text, path text): records that files are gone, returns those whose rows are locked.';
+comment on column lapse.file_source.known is
+    'schema.function (p_storages text[], p_paths text[]) returns table (storage text, path text): those that some row speaks of, needed or not.';
+comment on column lapse.file_source.listed is
+    'schema.function (p_storage text, p_after text, p_limit integer) returns table (path text): the paths of a storage, page by page.';
 comment on column lapse.file_source.registered_at is 'When it was registered.';
 
 create table lapse.worker (
@@ -435,6 +441,9 @@ create table lapse.storage (
     name            text        primary key,
     marker          uuid,
     marked_at       timestamptz,
+    sweep_began_at  timestamptz,
+    sweep_ended_at  timestamptz,
+    sweep_result    jsonb,
     first_served_at timestamptz not null default clock_timestamp(),
     last_served_at  timestamptz not null default clock_timestamp()
 ) with (fillfactor = 50, autovacuum_vacuum_threshold = 200, autovacuum_vacuum_scale_factor = 0);
@@ -443,6 +452,9 @@ comment on table  lapse.storage is
 comment on column lapse.storage.name is 'Name of the storage, as in the workers'' configuration and in the queue.';
 comment on column lapse.storage.marker is 'The number in its root''s marker, by which the root is known from any other folder.';
 comment on column lapse.storage.marked_at is 'When a worker first saw that number in the root: from then on no root without it is taken for this storage''s.';
+comment on column lapse.storage.sweep_began_at is 'When a sweep for files that no row knows last began.';
+comment on column lapse.storage.sweep_ended_at is 'When it ended; NULL, or before it began: it is under way, or its worker is gone.';
+comment on column lapse.storage.sweep_result is 'What the last one that ended found: files, orphans, bytes, queued, and why it stopped.';
 comment on column lapse.storage.first_served_at is 'When a worker first said that it serves it.';
 comment on column lapse.storage.last_served_at is 'When a worker last said so, to a minute or so.';
 

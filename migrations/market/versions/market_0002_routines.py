@@ -16,7 +16,8 @@ revoke all on all tables in schema market from public;
 revoke all on all sequences in schema market from public;
 revoke all on all routines in schema market from public;
 
-select lapse.register_file_source('market', 'market.files_in_use', 'market.files_removed');
+select lapse.register_file_source('market', 'market.files_in_use', 'market.files_removed', 'market.files_known',
+                                  'market.files_listed');
 
 select lapse.create_policy(
     'expire_coupons', 'market.expire_coupons', interval '5 minutes',
@@ -98,7 +99,8 @@ select lapse.create_policy(
 """
 
 REGISTER_UPLOADS_AND_STATISTICS = """
-select lapse.register_file_source('market_uploads', 'market.uploads_in_use', 'market.uploads_removed');
+select lapse.register_file_source('market_uploads', 'market.uploads_in_use', 'market.uploads_removed',
+                                  'market.uploads_known', 'market.uploads_listed');
 
 select lapse.create_policy(
     'expire_temp_uploads', 'market.expire_temp_uploads', interval '1 hour',

@@ -1,7 +1,7 @@
 -- lapse.grant_worker: what a worker's role needs, and no more.
 --
--- In: the role. Errors as of lapse.grant_routines. It may exchange files, send heartbeats and,
--- where pg_cron doesn't, keep the schedule. It has no right on any table or view.
+-- In: the role. Errors as of lapse.grant_routines. It may exchange files, sweep for
+-- orphans, send heartbeats and, where pg_cron doesn't, keep the schedule. It has no right on any table or view.
 
 create or replace function lapse.grant_worker(p_role name)
     returns void
@@ -12,7 +12,8 @@ as $$
 begin
     perform lapse.grant_routines(p_role, array[
         'api_version', 'worker_hello', 'worker_beat', 'worker_bye', 'exchange_files',
-        'renew_files', 'storage_marker', 'tick_wanted', 'tick_acquire', 'tick_release']);
+        'renew_files', 'storage_marker', 'tick_wanted', 'tick_acquire', 'tick_release',
+        'unknown_files', 'listed_files', 'enqueue_orphans', 'sweep_begin', 'sweep_end']);
     perform lapse.grant_runner(p_role);
 end;
 $$;
