@@ -9,6 +9,7 @@ from typing import Any
 import psycopg
 import pytest
 from psycopg.conninfo import make_conninfo
+from psycopg.types.json import Jsonb
 from rich.console import Console
 from typer.testing import CliRunner
 
@@ -96,11 +97,29 @@ def test_status_for_programs_is_one_json_object(conn, dsn):
     done = pglapse(dsn, "status", "--json")
 
     found = json.loads(done.stdout)
-    assert set(found) == {"database", "at", "policies", "queue", "workers"}
+    assert set(found) == {"database", "at", "policies", "queue", "storages", "workers"}
     assert found["database"] == conn.info.dbname
     assert found["queue"]["due"] == 1
     assert 60 <= found["queue"]["oldest_due_age"] < 120
     assert {"policy", "next_run_in", "backlog", "last_status"} <= set(found["policies"][0])
+
+
+def test_status_tells_which_storage_is_in_trouble_and_which_is_nobody_s(conn, dsn):
+    conn.execute("select lapse.worker_hello('host-1-abc', 'host', 1, '0.1.0', '{public, other}')")
+    conn.execute(
+        "select lapse.worker_beat('host-1-abc', 0, 0, 0, false, %s)", [Jsonb({"public": "read-only\x1b[31m"})]
+    )
+    conn.execute("select lapse.enqueue_file('lonely', n::text) from generate_series(1, 2) as n")
+    conn.execute("select lapse.enqueue_file('public', 'a')")
+
+    shown = pglapse(dsn, "status").stdout.splitlines()
+    coloured = pglapse(dsn, "status", FORCE_COLOR="1", TERM="xterm-256color").stdout
+
+    assert "  public: read-only\\x1b[31m" in shown
+    assert "  storage lonely: no worker serves it, and 2 files due" in shown
+    assert not any("storage public: no worker" in line or "storage other" in line for line in shown)
+    for words in ("  storage lonely: ", "  public: "):
+        assert f"\x1b[31m{words}" in coloured
 
 
 def test_status_tells_the_error_of_a_failed_policy(conn, dsn):
@@ -324,7 +343,7 @@ def test_no_number_is_cut_on_a_terminal_of_80_columns():
         "backlog": "37", "oldest_due_age": 90_061.0, "blocked_rows": 1_000, "last_error": None,
     }  # fmt: skip
     screen = Console(width=80, file=io.StringIO())
-    screen.print(rendered(Status("x", "now", [policy], queue, [])))
+    screen.print(rendered(Status("x", "now", [policy], queue, [], [])))
     shown = screen.file.getvalue()
 
     assert max(map(len, shown.splitlines())) <= 80

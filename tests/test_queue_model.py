@@ -132,7 +132,7 @@ class Queue(RuleBasedStateMachine):
                 row,
                 attempts=row.attempts + (row.token is None or row.size == 1),
                 lost=row.lost + (row.token is not None and row.size == 1),
-                size=len(answer.claimed),
+                size=len(answer.claimed) if claim.alone else max(2, len(answer.claimed)),
                 token=claim.token,
                 leased=True,
                 again=None if row.again == NOW else row.again,

@@ -86,6 +86,12 @@ def enqueue(conn: psycopg.Connection, *paths: str, storage: str = "s", at: str =
     )
 
 
+def cancel(conn: psycopg.Connection, path: str, storage: str = "s") -> bool:
+    """Cancel a file; whether that was in time."""
+    (taken,) = conn.execute("select lapse.cancel_file(%s, %s)", [storage, path]).fetchone() or (False,)
+    return bool(taken)
+
+
 def row(conn: psycopg.Connection, path: str) -> dict[str, Any]:
     """The queue row of a path; an empty dict when there is none."""
     with conn.cursor(row_factory=dict_row) as cursor:

@@ -34,6 +34,11 @@ select jsonb_build_object(
     'queue', (
         select to_jsonb(q) || jsonb_build_object('oldest_due_age', extract(epoch from q.oldest_due_age))
           from lapse.queue_status as q),
+    'storages', (
+        select coalesce(jsonb_agg(to_jsonb(s) || jsonb_build_object(
+                   'oldest_due_age', extract(epoch from s.oldest_due_age))
+                   order by s.storage), '[]')
+          from lapse.queue_by_storage as s),
     'workers', (
         select coalesce(jsonb_agg(to_jsonb(w) || jsonb_build_object(
                    'unseen_for', extract(epoch from w.unseen_for),
@@ -51,6 +56,7 @@ class Status:
     at: str
     policies: list[Row]
     queue: Row
+    storages: list[Row]
     workers: list[Row]
 
 
@@ -79,7 +85,13 @@ def rendered(status: Status) -> RenderableType:
         f"  database {text.printable(status.database)}, {status.at}", style="dim not bold"
     )
     return Group(
-        head, "", *_policies(status.policies), "", *_queue(status.queue), "", *_workers(status.workers)
+        head,
+        "",
+        *_policies(status.policies),
+        "",
+        *_queue(status.queue, status.storages),
+        "",
+        *_workers(status.workers),
     )
 
 
@@ -109,7 +121,7 @@ def _policies(rows: list[Row]) -> Iterator[RenderableType]:
             yield Text(f"  {row['policy']}: {text.printable(row['last_error'])}", style="red")
 
 
-def _queue(row: Row) -> Iterator[RenderableType]:
+def _queue(row: Row, storages: list[Row]) -> Iterator[RenderableType]:
     title = Text("File queue", style="bold")
     if row["counts_are_minimum"]:
         title += Text("  (at least)", style="dim not bold")
@@ -137,6 +149,14 @@ def _queue(row: Row) -> Iterator[RenderableType]:
     yield table
     if row["dead"]:
         yield Text("  dead rows tell why: pglapse queue list --state dead", style="dim")
+    for storage in storages:
+        if storage["due"] and not storage["workers"]:
+            least = "at least " if storage["counts_are_minimum"] else ""
+            yield Text(
+                f"  storage {text.printable(storage['storage'])}: no worker serves it, "
+                f"and {least}{text.files(storage['due'])} due",
+                style="red",
+            )
 
 
 def _workers(rows: list[Row]) -> Iterator[RenderableType]:

@@ -343,9 +343,9 @@ comment on column lapse.file_cleanup_queue.leased_until is 'Until when a worker 
 comment on column lapse.file_cleanup_queue.leased_by is 'Which worker.';
 comment on column lapse.file_cleanup_queue.lease_token is 'Proof of the lease; results with another token change nothing.';
 comment on column lapse.file_cleanup_queue.lease_size is
-    'How many files of this storage the worker took with it. If they are all lost, they are taken again in parts.';
+    'How many files of this storage were taken together; 1 only if its worker holds nothing else at all. What is lost is taken again by halves.';
 comment on column lapse.file_cleanup_queue.lost is
-    'How often its worker vanished while it held nothing else: after lapse.setting.max_lost times it is dead.';
+    'How often its worker vanished while it held nothing else at all: after lapse.setting.max_lost times it is dead.';
 comment on column lapse.file_cleanup_queue.attempts is 'Attempts so far, counted when a worker takes the row.';
 comment on column lapse.file_cleanup_queue.last_error is 'Why the last attempt failed.';
 comment on column lapse.file_cleanup_queue.dead_at is 'When it was given up; see last_error. lapse.retry_files revives it.';

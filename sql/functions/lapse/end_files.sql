@@ -34,7 +34,7 @@ begin
                                           q.leased_by, q.attempts,
                                           case when q.lost > 0
                                                then format(': the %s. time that a worker is lost over this file alone',
-                                                           q.lost + 1) end,
+                                                           q.lost::bigint + 1) end,
                                           '; before that: ' || q.last_error)
                           end,
            not_before   = coalesce(q.again_at, q.not_before),

@@ -1,6 +1,6 @@
 -- lapse.queue_by_storage: the file queue storage by storage, and who deletes from each.
 --
--- Every storage that has rows in the queue or was served once. Looking must stay cheap while millions
+-- Every storage that was served once, and the first 1,000 that have rows in the queue. Looking must stay cheap while millions
 -- of rows wait, so it jumps from storage to storage through the index of due rows and looks at the first
 -- 10,000 rows of each in due order; where there are more, counts_are_minimum says so. Rows in
 -- trouble and rows at work are among the first due.
@@ -19,7 +19,7 @@ with recursive queued (name) as (
 )
 select n.name as storage, o.pending, o.due, o.leased, o.retrying, o.oldest_due_age, w.workers, s.first_served_at,
        s.last_served_at, o.pending > 10000 as counts_are_minimum
-  from (select k.name from queued as k where k.name is not null
+  from ((select k.name from queued as k where k.name is not null limit 1000)
         union
         select s.name from lapse.storage as s) as n
   left join lapse.storage as s on s.name = n.name

@@ -1,5 +1,7 @@
 -- lapse.storage_status: the storages that workers have served, how each one's root is known, and
 -- what the workers that are alive say is wrong with it.
+--
+-- One row for each, served now or not. What is queued for it is in lapse.queue_by_storage.
 
 create or replace view lapse.storage_status as
 select s.name as storage, s.marker, s.marked_at, s.first_served_at, s.last_served_at, w.workers, w.troubles

@@ -34,6 +34,31 @@ NUMBERS = typer.Argument(help="Their numbers, from pglapse queue list.", min=1, 
 Storage = Annotated[str | None, typer.Option(help="Only files of this storage.", metavar="NAME")]
 
 
+DEAD = """
+select to_jsonb(q)
+  from lapse.queue_detail as q
+ where q.dead_at is not null
+   and (%(state)s::text is null or q.state = %(state)s)
+   and (%(storage)s::text is null or q.storage = %(storage)s)
+ order by q.dead_at, q.id
+ limit %(limit)s
+"""
+
+ALIVE = """
+select to_jsonb(q)
+  from lapse.queue_by_storage as s
+ cross join lateral (
+       select q.*
+         from lapse.queue_detail as q
+        where q.storage = s.storage and q.dead_at is null and (%(state)s::text is null or q.state = %(state)s)
+        order by q.not_before, q.id
+        limit %(limit)s) as q
+ where %(storage)s::text is null or s.storage = %(storage)s
+ order by q.not_before, q.id
+ limit %(limit)s
+"""
+
+
 @app.command("list")
 def list_(
     state: Annotated[State | None, typer.Option(help="Only files in this state.")] = None,
@@ -124,23 +149,12 @@ def discard(
 
 
 def _rows(conn: Connection, state: State | None, storage: str | None, limit: int) -> list[dict[str, Any]]:
-    """Dead rows by when they died, others by when they are due: both have an index."""
+    """Dead rows by when they died, others by when they are due, storage by storage: both have an index."""
     found: list[dict[str, Any]] = []
-    for condition, order, wanted in (
-        ("q.dead_at is not null", "q.dead_at", state in (None, State.dead)),
-        ("q.dead_at is null", "q.not_before", state is not State.dead),
-    ):
+    for query, wanted in ((DEAD, state in (None, State.dead)), (ALIVE, state is not State.dead)):
         if wanted and len(found) < limit:
-            found += (
-                row
-                for (row,) in conn.execute(
-                    f"select to_jsonb(q) from lapse.queue_detail as q where {condition}"
-                    "   and (%(state)s::text is null or q.state = %(state)s)"
-                    "   and (%(storage)s::text is null or q.storage = %(storage)s)"
-                    f" order by {order}, q.id limit %(limit)s",
-                    {"state": state and state.value, "storage": storage, "limit": limit - len(found)},
-                )
-            )
+            asked = {"state": state and state.value, "storage": storage, "limit": limit - len(found)}
+            found += (row for (row,) in conn.execute(query, asked))
     return found
 
 

@@ -97,7 +97,9 @@ begin
                    leased_until = v_now + p_lease,
                    leased_by    = p_worker,
                    lease_token  = v_tokens[array_position(p_storages, q.storage)],
-                   lease_size   = v_sizes[array_position(p_storages, q.storage)],
+                   -- One beside which a worker may hold others is one of two at least.
+                   lease_size   = greatest(v_sizes[array_position(p_storages, q.storage)],
+                                           case when v_alone then 1 else 2 end),
                    lost         = case when v_alone and q.lease_size <= 1 then q.lost + 1 else q.lost end,
                    attempts     = case when v_alone and coalesce(q.lease_size, 2) > 1 then greatest(q.attempts, 1)
                                        else greatest(q.attempts, 0) + 1 end,

@@ -13,7 +13,7 @@ as $$
 begin
     perform lapse.grant_routines(p_role, array[
         'enqueue_file', 'enqueue_files', 'cancel_file', 'cancel_files', 'path_digest']);
-    execute format('grant insert (storage, path, reason, source_table, source_id, not_before) '
+    execute format('grant insert (storage, path, reason, source_table, source_id, expected, not_before) '
                    'on lapse.file_cleanup_queue to %I', p_role);
 end;
 $$;

@@ -4,12 +4,13 @@
 -- lapse.lock_due_files, for all slices together, and where to go on: NULL when there is nothing
 -- more, or when the position is one that a worker's language may not know.
 --
--- Nine tenths are the oldest rows. Where they leave no room, the last tenth is taken from a random
--- age between 1 ms and theirs, each order of magnitude as likely as another, so that a single file
--- behind a million others gets its turn within seconds, whether it came a minute or an hour after them. What
--- that age has too few of comes from the front again. Nothing of it moves the resume point. A
--- claim that comes back short behind a resume point is filled up from the start, so short means that
--- there is no more. It ends early when it meets a lost row: then only such rows will be taken.
+-- Nine tenths are the oldest rows. Where they leave no room, the last tenth begins at a random time
+-- later than theirs: at some distance from them or from now, 1 ms to all there is, each order of
+-- magnitude as likely as another. So a single file behind a million others gets its turn within seconds,
+-- whether it came a second or an hour after them. What is too few from there on comes from the front
+-- again. Nothing of it moves the resume point. A claim that comes back short behind a resume point is
+-- filled up from the start, so short means that there is no more. It ends early when it meets a
+-- lost row: then only such rows will be taken.
 
 create or replace function lapse.pick_files(
     p_storage   text,
@@ -36,8 +37,8 @@ declare
     v_spare integer := case when p_limit > 1 then greatest(p_limit / 10, 1) else 0 end;
     v_after timestamptz := coalesce(p_after_due, '-infinity');
     v_first bigint := case when p_after_due is null then c_least else coalesce(p_after_id, c_least) end;
-    v_from  timestamptz;  -- the random age
-    v_age   double precision;
+    v_from  timestamptz;       -- the random time
+    v_span  double precision;  -- milliseconds from the front to now
     v_slice record;
 begin
     v_slice := lapse.lock_due_files(p_storage, p_now, v_after, v_first, p_now, c_most, p_limit - v_spare, p_setting);
@@ -51,8 +52,9 @@ begin
         next_id := v_slice.last_id;
 
         if v_spare > 0 then
-            v_age := extract(epoch from p_now - greatest(next_due, 'epoch')) * 1000;
-            v_from := p_now - interval '1 ms' * power(greatest(v_age, 1), random());
+            v_span := greatest(extract(epoch from p_now - greatest(next_due, 'epoch')) * 1000, 1);
+            v_from := case when random() < 0.5 then p_now - interval '1 ms' * power(v_span, random())
+                           else least(greatest(next_due, 'epoch') + interval '1 ms' * power(v_span, random()), p_now) end;
 
             v_slice := lapse.lock_due_files(p_storage, p_now, greatest(v_from, next_due),
                                         case when v_from > next_due then c_least else next_id end,
@@ -94,4 +96,4 @@ end;
 $$;
 
 comment on function lapse.pick_files(text, integer, timestamptz, bigint, timestamptz, lapse.setting) is
-    'Internal: lock the rows of one storage that a claim takes: most from the front, some of a random age.';
+    'Internal: lock the rows of one storage that a claim takes: most from the front, some from a random time on.';

@@ -28,7 +28,8 @@ begin
             using errcode = 'LP001', hint = 'Give the name that lapse.worker_hello was given.';
     end if;
 
-    if p_ids is null or p_tokens is null or cardinality(p_ids) <> cardinality(p_tokens)
+    if p_ids is null or p_tokens is null or array_ndims(p_ids) > 1 or array_ndims(p_tokens) > 1
+       or cardinality(p_ids) <> cardinality(p_tokens)
        or array_position(p_ids, null) is not null or array_position(p_tokens, null) is not null then
         raise exception 'numbers and tokens of the rows to renew don''t match'
             using errcode = 'LP001', hint = 'Give one token, as it came with the claim, for each number.';

@@ -199,7 +199,7 @@ begin
                enqueued_at  = case when v.fate = 'again' then v_now else q.enqueued_at end,
                attempts     = case
                                   when v.fate = 'again' then 0
-                                  when v.fate = 'release' then greatest(q.attempts - 1, 0)
+                                  when v.fate = 'release' then greatest(q.attempts, 1) - 1
                                   when v.fate = 'retry' and q.attempts >= v_setting.max_attempts then 0
                                   else q.attempts
                               end,

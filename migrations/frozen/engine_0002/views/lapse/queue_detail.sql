@@ -1,7 +1,7 @@
 -- lapse.queue_detail: every row of the file queue with its state in one word.
 --
--- For people and for `pglapse queue list`. Filter by dead_at or not_before rather than by state
--- where the queue is long: those have indexes.
+-- For people and for `pglapse queue list`. Where the queue is long, filter by storage and not_before, or by
+-- dead_at, rather than by state: those have indexes.
 
 create or replace view lapse.queue_detail as
 select q.id,
@@ -17,7 +17,7 @@ select q.id,
   from lapse.file_cleanup_queue as q;
 
 comment on view lapse.queue_detail is
-    'The file queue, row by row. For example: select * from lapse.queue_detail order by not_before limit 20.';
+    'The file queue, row by row. For example: select * from lapse.queue_detail where storage = ''public'' and dead_at is null order by not_before, id limit 20.';
 comment on column lapse.queue_detail.id is 'Number of the request.';
 comment on column lapse.queue_detail.state is
     'waiting (not due yet), due, leased (a worker holds it), retrying (failed before), dead (given up).';
