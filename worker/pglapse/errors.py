@@ -79,6 +79,10 @@ class AnotherDatabases(PglapseError):
     """LP011: a storage's root belongs to another database."""
 
 
+class WrongIsolation(PglapseError):
+    """LP012: files are exchanged at read committed only."""
+
+
 BY_SQLSTATE: dict[str, type[PglapseError]] = {
     "LP001": InvalidArgument,
     "LP002": NotFound,
@@ -91,6 +95,7 @@ BY_SQLSTATE: dict[str, type[PglapseError]] = {
     "LP009": CronJobsElsewhere,
     "LP010": NotAllowed,
     "LP011": AnotherDatabases,
+    "LP012": WrongIsolation,
 }
 
 
