@@ -729,7 +729,7 @@ def test_an_isolation_level_that_would_miss_references_is_refused(conn):
     with pytest.raises(psycopg.Error, match="read committed") as caught:
         exchange(conn)
 
-    assert caught.value.sqlstate == "LP001"
+    assert caught.value.sqlstate == "LP012"
 
 
 def test_a_null_resume_point_is_the_start(conn):

@@ -12,7 +12,8 @@ from psycopg.conninfo import make_conninfo
 
 from pglapse import deadline
 from pglapse.deadline import Connection, Overdue, Patience
-from pglapse.listening import Listening, is_pooled, nudged
+from pglapse.listening import Listening, is_pooled
+from pglapse.queue import nudged
 from tests.support.pooler import pgbouncer
 from tests.support.queue import CHANNEL
 from tests.support.running import door
@@ -192,8 +193,10 @@ def test_a_probe_is_nothing_to_other_workers(dsn: str, use: Use) -> None:
 
     own.look(conn)
 
-    assert not nudged(one.payload for one in other.notifies(timeout=5, stop_after=1))
-    assert nudged(["probe a 1", ""])
+    assert not nudged(other, 0.5)
+    conn.execute(f"notify {CHANNEL}, 'probe of somebody'")
+    conn.execute(f"notify {CHANNEL}")
+    assert nudged(other, 5)
 
 
 def test_between_two_probes_the_server_is_not_asked(conn: psycopg.Connection, dsn: str, use: Use) -> None:

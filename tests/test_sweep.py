@@ -261,7 +261,7 @@ def test_without_any_source_nothing_is_an_orphan(conn, storage):
     for call in ("unknown_files('private', '{a}')", "enqueue_orphans('private', '{a}', array[null::jsonb])"):
         with pytest.raises(psycopg.DatabaseError) as refused:
             conn.execute(f"select lapse.{call}")
-        assert refused.value.sqlstate == "LP012"
+        assert refused.value.sqlstate == "LP013"
     with pytest.raises(PglapseError, match="no file source is registered"):
         sweep(conn, storage)
 

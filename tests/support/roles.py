@@ -24,7 +24,9 @@ def name(kind: str, number: str | None = None) -> str:
 def create(admin: psycopg.Connection) -> None:
     """Make this session's roles; they may do nothing yet."""
     for kind in GRANTS:
-        admin.execute(sql.SQL("create role {}").format(sql.Identifier(name(kind))))
+        admin.execute(
+            sql.SQL("create role {} login password {}").format(sql.Identifier(name(kind)), name(kind))
+        )
 
 
 def drop(admin: psycopg.Connection, number: str) -> None:
@@ -48,6 +50,11 @@ def acting(dsn: str, kind: str) -> str:
         given = conninfo_to_dict(dsn)
     except psycopg.ProgrammingError:
         return dsn
-    if kind == OWNER or given.get("options"):
+    if kind == OWNER or given.get("options") or given.get("user") == name(kind):
         return dsn
     return make_conninfo(dsn, options=f"-c role={name(kind)}")
+
+
+def login(dsn: str, kind: str) -> str:
+    """A DSN that logs in as a role of this kind, for ways to the server that don't let options through."""
+    return make_conninfo(dsn, user=name(kind), password=name(kind))

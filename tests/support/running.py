@@ -20,14 +20,16 @@ from tests.support.poll import until
 from tests.support.roles import OBSERVER, OWNER, WORKER, acting
 
 SLOW_DISK = """
-import os, sys, time
-seconds = float(sys.argv.pop(1))
+import os, time
 unlink = os.unlink
 def slow(*arguments, **options):
     os.write(2, b"deleting slowly\\n")
-    time.sleep(seconds)
+    time.sleep({seconds})
     unlink(*arguments, **options)
 os.unlink = slow
+"""
+
+MAIN = """
 from pglapse.cli import main
 main()
 """
@@ -87,18 +89,26 @@ class Running:
 
 @contextmanager
 def worker(
-    dsn: str, config: Path, *options: str, slow_disk: float = 0, tick: str = "never"
+    dsn: str,
+    config: Path,
+    *options: str,
+    slow_disk: float = 0,
+    tick: str = "never",
+    spoilt: str = "",
+    **more: str,
 ) -> Iterator[Running]:
     """A worker, with a worker's rights and no other, that runs until the end of the block.
 
-    ``slow_disk``: seconds that each deletion takes.
+    ``slow_disk``: seconds that each deletion takes; ``spoilt``: Python that is run beforehand in the worker's
+    process; ``more``: variables of its environment.
     """
-    program = ["-c", SLOW_DISK, str(slow_disk)] if slow_disk else ["-m", "pglapse"]
+    spoilt += SLOW_DISK.format(seconds=slow_disk) if slow_disk else ""
+    program = ["-c", spoilt + MAIN] if spoilt else ["-m", "pglapse"]
     output = config.parent / f"worker-{os.urandom(4).hex()}.log"
     with output.open("wb") as file:
         process = subprocess.Popen(
             [sys.executable, *program, "worker", "--config", str(config), "--tick", tick, *options],
-            env=environment(acting(dsn, WORKER)),
+            env=environment(acting(dsn, WORKER), **more),
             stdout=file,
             stderr=subprocess.STDOUT,
         )

@@ -9,9 +9,9 @@ import typer
 
 from pglapse import __version__, install, scheduling
 from pglapse.commands import queue, run, status, storage, sweep, worker
+from pglapse.complaint import complain, say
 from pglapse.demo.command import demo
 from pglapse.errors import PglapseError
-from pglapse.text import printable
 
 app = typer.Typer(
     name="pglapse",
@@ -71,25 +71,10 @@ def main() -> None:
         sys.stdout.reconfigure(errors="backslashreplace")
     try:
         app()
-    except PglapseError as error:
-        _say(str(error), error.detail, error.hint)
-        sys.exit(error.exit_code)
-    except psycopg.Error as error:
-        said = error.diag
-        _say(f"the database: {said.message_primary or error}", said.message_detail, said.message_hint)
-        sys.exit(1)
+    except (PglapseError, psycopg.Error) as error:
+        sys.exit(complain(error))
     except UnicodeEncodeError:
-        _say("an argument is not valid text", None, "it has bytes that are no characters in this locale")
+        say("an argument is not valid text", None, "it has bytes that are no characters in this locale")
         sys.exit(2)
     except BrokenPipeError:
         sys.exit(1)
-
-
-def _say(message: str, detail: str | None, hint: str | None) -> None:
-    """One line on standard error, whatever line ends the parts have."""
-    line = " ".join(message.split())
-    if detail:
-        line += f" ({' '.join(detail.split())})"
-    if hint:
-        line += f" - {' '.join(hint.split())}"
-    print(f"pglapse: {printable(line, 2000)}", file=sys.stderr)

@@ -12,7 +12,7 @@ does all its waiting in one method, which is replaced here; that it still does i
 import os
 import select
 import socket
-from collections.abc import Generator, Iterator
+from collections.abc import Callable, Generator, Iterator
 from contextlib import contextmanager
 from time import monotonic
 from typing import Any, TypeVar
@@ -25,6 +25,7 @@ from pglapse.errors import HelperDied
 PATIENCE = 60.0
 LONGEST = 900.0
 CALM = 3600.0
+LAST = 1.0
 
 LOOK = 0.1
 """Seconds between two looks at the clock."""
@@ -46,15 +47,23 @@ class Patience:
     hour after the last one it is as short as at first.
     """
 
-    def __init__(self, seconds: float = PATIENCE) -> None:
-        self._first = self._now = seconds
+    def __init__(
+        self, seconds: float | None = None, left: Callable[[], float] = lambda: float("inf")
+    ) -> None:
+        """``left``: seconds until all has to come to an end; a call gets no more, but always `LAST`."""
+        self._first = self._now = PATIENCE if seconds is None else seconds
         self._ran_out_at = -CALM
+        self._left = left
 
     @property
     def seconds(self) -> float:
         if monotonic() - self._ran_out_at > CALM:
             self._now = self._first
         return self._now
+
+    def over(self, waited: float) -> bool:
+        """Whether a call that has waited for so long is to be given up."""
+        return waited > self.seconds or (waited > LAST and self._left() <= 0)
 
     def ran_out(self) -> None:
         """Note a call that took too long."""
@@ -72,27 +81,29 @@ class Connection(psycopg.Connection[Any]):
     def __init__(self, *arguments: Any, **options: Any) -> None:
         super().__init__(*arguments, **options)
         self.patience = Patience()
+        self.alive: Callable[[], None] = lambda: None
+        """Called now and then while waiting for the server, which comes to an end by the deadline."""
 
     def wait(self, gen: Generator[Any, Any, T], *arguments: Any, **options: Any) -> T:
         """What psycopg does with everything that it wants of the server; here with the deadline."""
         self._waits += 1
         if self._idle or options.get("timeout") is not None:
             return super().wait(gen, *arguments, **options)
-        began, patience = monotonic(), self.patience.seconds
-        line = select.poll()
+        began, line = monotonic(), select.poll()
         try:
             wanted = next(gen)
             while True:
                 line.register(self.pgconn.socket, EVENTS[wanted])
                 came = line.poll(LOOK * 1000)
-                if not came and monotonic() - began > patience:
+                if not came and self.patience.over(monotonic() - began):
                     break
+                self.alive()
                 wanted = gen.send(_ready(came[0][1]) if came else 0)
         except StopIteration as end:
             return end.value  # type: ignore[no-any-return]
         self.patience.ran_out()
         self._cut()
-        raise Overdue(f"the server has not answered for {patience:g} s")
+        raise Overdue(f"the server has not answered for {monotonic() - began:.3g} s")
 
     def _cut(self) -> None:
         """Close the connection without a word to the other end, which would not take it."""

@@ -16,7 +16,7 @@ from select import select
 from pglapse import markers, queue, text
 from pglapse.lane import Hand, Lane
 from pglapse.queue import START, Claim, Connection, Result, Want
-from pglapse.storage import Introduced, Outcome, Storage, Verdict, clock
+from pglapse.storage import RELEASED, Introduced, Outcome, Storage, Verdict, clock
 
 log = logging.getLogger(__name__)
 
@@ -153,6 +153,12 @@ class Worker:
         """Hand in all results, and take nothing."""
         held, fresh = list(self.held), list(self.fresh)
         self._settled(held, fresh, queue.exchange(conn, self.id, held + fresh, [], lease=self.lease))
+
+    def give_back(self) -> None:
+        """Take back what no storage has begun: it goes to the queue with the next request."""
+        for lane in self.lanes.values():
+            for hand in lane.hands:
+                hand.batch.give_back(RELEASED)
 
     def forget(self) -> None:
         """Let go of results that can't be handed in."""
@@ -307,11 +313,17 @@ def drain(conn: Connection, worker: Worker, between: Callable[[], None] = lambda
     ``between`` is called after each request. None: not before a nudge.
     """
     worker.nudge()
+    until = float("inf")
     while True:
         if worker.turn(conn):
             between()
             continue
         now = clock()
+        if worker.stopping():
+            until = min(until, now + worker.grace)
+            worker.give_back()
+            if now > until:
+                return None
         looking = [lane for lane in worker.lanes.values() if lane.trouble is None]
         idle = not worker.busy and not worker.fresh
         if idle and (worker.stopping() or worker.clogged):

@@ -76,11 +76,15 @@ class NotAllowed(PglapseError):
 
 
 class Unjudgeable(PglapseError):
-    """LP012: it can't be told which files the database knows."""
+    """LP013: it can't be told which files the database knows."""
 
 
 class AnotherDatabases(PglapseError):
     """LP011: a storage's root belongs to another database."""
+
+
+class WrongIsolation(PglapseError):
+    """LP012: files are exchanged at read committed only."""
 
 
 BY_SQLSTATE: dict[str, type[PglapseError]] = {
@@ -95,7 +99,8 @@ BY_SQLSTATE: dict[str, type[PglapseError]] = {
     "LP009": CronJobsElsewhere,
     "LP010": NotAllowed,
     "LP011": AnotherDatabases,
-    "LP012": Unjudgeable,
+    "LP012": WrongIsolation,
+    "LP013": Unjudgeable,
 }
 
 

@@ -9,7 +9,7 @@ a notification to oneself, or one that meets an answer under way, comes back eve
 import logging
 import random
 import secrets
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from time import monotonic
 
 import psycopg
@@ -17,12 +17,9 @@ from psycopg import sql
 
 from pglapse import text
 from pglapse.deadline import Connection, Overdue, Patience, connect
-from pglapse.queue import CHANNEL
+from pglapse.queue import CHANNEL, PROBE, listen, nudging
 
 log = logging.getLogger(__name__)
-
-PROBE = "probe"
-"""What payloads begin with that are meant for the one worker which sent them."""
 
 DEADLINE = 2.0  # seconds within which a notification arrives, or LISTEN is in vain
 EVERY = 300.0  # seconds between two probes while they arrive
@@ -44,23 +41,23 @@ class Listening:
         stopping: Callable[[], bool] = lambda: False,
         *,
         another: Callable[[], Connection] = probing,
-        deadline: float = DEADLINE,
-        every: float = EVERY,
-        again: float = AGAIN,
+        deadline: float | None = None,
+        every: float | None = None,
+        again: float | None = None,
     ) -> None:
         self.deaf = False
         self._another = another
         self._stopping = stopping
-        self._deadline = deadline
-        self._every = every
-        self._again = again
+        self._deadline = DEADLINE if deadline is None else deadline
+        self._every = EVERY if every is None else every
+        self._again = AGAIN if again is None else again
         self._due = 0.0
         self._token = secrets.token_hex(6)
         self._count = 0
 
     def begin(self, conn: Connection) -> None:
         """Listen on a new connection; what is known of the one before says nothing about it."""
-        conn.execute(f"listen {CHANNEL}")
+        listen(conn)
         self._due = 0.0
 
     def longest(self, horizon: float) -> float:
@@ -76,7 +73,7 @@ class Listening:
         if monotonic() < self._due:
             return False
         if self.deaf:
-            conn.execute(f"listen {CHANNEL}")  # whoever serves us now may not have been told
+            listen(conn)  # whoever serves us now may not have been told
         self._count += 1
         payload = f"{PROBE} {self._token} {self._count}"
         trouble = self._send(conn, payload)
@@ -95,7 +92,7 @@ class Listening:
                 other.execute(notify)
         except psycopg.OperationalError as error:
             if isinstance(error, Overdue) or is_pooled(conn):
-                return text.printable(" ".join(str(error).split()), 200)
+                return text.one_line(error, 200)
             # One connection is all there is to be had, but it is the server itself that it leads to.
             conn.execute(notify)
         return None
@@ -107,7 +104,7 @@ class Listening:
         while not heard and not self._stopping() and (left := until - monotonic()) > 0:
             came = [one.payload for one in conn.notifies(timeout=min(left, PIECE), stop_after=1)]
             heard = payload in came
-            nudge = nudge or nudged(came)
+            nudge = nudge or nudging(came)
         return heard, nudge
 
     def _learnt(self, heard: bool, trouble: str | None) -> None:
@@ -126,11 +123,6 @@ class Listening:
                 POLL,
             )
         self.deaf = not heard
-
-
-def nudged(payloads: Iterable[str]) -> bool:
-    """Whether one of these asks to look into the queue; probes are their sender's alone."""
-    return any(not payload.startswith(PROBE) for payload in payloads)
 
 
 def is_pooled(conn: Connection) -> bool:

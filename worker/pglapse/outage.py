@@ -27,7 +27,7 @@ class Outage:
     def noted(self, error: psycopg.Error) -> float:
         """Note a failure; return the seconds to wait before the next try, with jitter against stampedes."""
         now = monotonic()
-        reason = text.printable(" ".join(str(error).split()) or type(error).__name__, 400)
+        reason = text.one_line(error)
         if self.since is None:
             self.since = self.said_at = now
             log.warning("%s: can't work with the database: %s; trying again", self.whose, reason)

@@ -5,21 +5,26 @@ What there is one of for each file is a named tuple: those are made in a fractio
 """
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
+from contextlib import nullcontext
 from dataclasses import dataclass
 from datetime import timedelta
+from time import monotonic
 from typing import Any, NamedTuple
 
 import psycopg
 from psycopg.types.json import Jsonb
 
-from pglapse.errors import translated
+from pglapse.errors import WrongIsolation, translated
 from pglapse.storage import Expected, Outcome
 from pglapse.text import storable
 
 Connection = psycopg.Connection[Any]
 
 CHANNEL = "file_cleanup_queue"
+
+PROBE = "probe"
+"""What payloads begin with by which a worker tries whether it hears: see `pglapse.listening`."""
 
 Position = tuple[int | None, int]
 """Due time, in microseconds since 1970, and number of a queue row: where a search goes on. A number means the
@@ -93,24 +98,24 @@ def exchange(
     conn: Connection, worker: str, results: Sequence[Result], wants: Sequence[Want], *, lease: float
 ) -> Exchange:
     """Hand in results and take files that are due, in due order."""
-    with translated():
-        rows = conn.execute(
-            "select e.kind, e.id, e.token, e.storage, e.path, e.attempt, e.expected, e.alone,"
-            "       (extract(epoch from e.due) * 1000000)::bigint, e.wait_seconds"
-            "  from lapse.exchange_files(%s::text, %s::jsonb, %s::text[], %s::integer[], %s::interval,"
-            "           array(select 'epoch'::timestamptz + u.due * interval '1 microsecond'"
-            "                   from unnest(%s::bigint[]) with ordinality as u (due, n) order by u.n),"
-            "           %s::bigint[]) as e",
-            [
-                worker,
-                _handed_in(results, conn.info.parameter_status("server_encoding") or ""),
-                [want.storage for want in wants],
-                [want.limit for want in wants],
-                timedelta(seconds=lease),
-                [want.after[0] for want in wants],
-                [want.after[1] for want in wants],
-            ],
-        ).fetchall()
+    rows = _ask(
+        conn,
+        "select e.kind, e.id, e.token, e.storage, e.path, e.attempt, e.expected, e.alone,"
+        "       (extract(epoch from e.due) * 1000000)::bigint, e.wait_seconds"
+        "  from lapse.exchange_files(%s::text, %s::jsonb, %s::text[], %s::integer[], %s::interval,"
+        "           array(select 'epoch'::timestamptz + u.due * interval '1 microsecond'"
+        "                   from unnest(%s::bigint[]) with ordinality as u (due, n) order by u.n),"
+        "           %s::bigint[]) as e",
+        [
+            worker,
+            _handed_in(results, conn.info.parameter_status("server_encoding") or ""),
+            [want.storage for want in wants],
+            [want.limit for want in wants],
+            timedelta(seconds=lease),
+            [want.after[0] for want in wants],
+            [want.after[1] for want in wants],
+        ],
+    )
     claimed = [row for row in rows if row[0] == "claimed"]
     others = [row for row in rows if row[0] != "claimed"]
     return Exchange(
@@ -142,17 +147,12 @@ def _error(text: str, encoding: str) -> str:
 
 def renew(conn: Connection, worker: str, claims: Sequence[Claim], *, lease: float) -> frozenset[Receipt]:
     """Hold on to files that take longer; those returned are not ours any more, or locked at the moment."""
-    with translated():
-        rows = conn.execute(
-            "select r.id, r.token"
-            "  from lapse.renew_files(%s::text, %s::bigint[], %s::bigint[], %s::interval) as r",
-            [
-                worker,
-                [claim.id for claim in claims],
-                [claim.token for claim in claims],
-                timedelta(seconds=lease),
-            ],
-        ).fetchall()
+    rows = _ask(
+        conn,
+        "select r.id, r.token"
+        "  from lapse.renew_files(%s::text, %s::bigint[], %s::bigint[], %s::interval) as r",
+        [worker, [claim.id for claim in claims], [claim.token for claim in claims], timedelta(seconds=lease)],
+    )
     return frozenset((id_, token) for id_, token in rows)
 
 
@@ -170,19 +170,27 @@ def listen(conn: Connection) -> None:
 
 def nudged(conn: Connection, seconds: float) -> bool:
     """Sleep until nudged or until the time is over; True when nudged."""
-    return bool(list(conn.notifies(timeout=seconds, stop_after=1)))
+    until = monotonic() + seconds
+    while came := [one.payload for one in conn.notifies(timeout=max(0.0, until - monotonic()), stop_after=1)]:
+        if nudging(came):
+            return True
+    return False
+
+
+def nudging(payloads: Iterable[str]) -> bool:
+    """Whether one of these asks to look into the queue; probes are their sender's alone."""
+    return any(not payload.startswith(PROBE) for payload in payloads)
 
 
 def hello(
     conn: Connection, worker: str, *, host: str, pid: int, version: str, storages: Sequence[str]
 ) -> Welcome:
     """Put the worker on the list."""
-    with translated():
-        row = conn.execute(
-            "select api_version, notify_horizon from lapse.worker_hello(%s, %s, %s, %s, %s)",
-            [worker, host, pid, version, list(storages)],
-        ).fetchone()
-    assert row is not None  # noqa: S101 (the function always answers one row)
+    [row] = _ask(
+        conn,
+        "select api_version, notify_horizon from lapse.worker_hello(%s, %s, %s, %s, %s)",
+        [worker, host, pid, version, list(storages)],
+    )
     return Welcome(*row)
 
 
@@ -199,17 +207,16 @@ def beat(
     """Say that the worker is alive, what it did since it started, and which storages are in trouble."""
     encoding = conn.info.parameter_status("server_encoding") or ""
     said = {name: storable(trouble, encoding=encoding) for name, trouble in troubles.items()}
-    with translated():
-        conn.execute(
-            "select lapse.worker_beat(%s, %s, %s, %s, %s, %s)",
-            [worker, files, failed, freed, ticking, Jsonb(said)],
-        )
+    _ask(
+        conn,
+        "select lapse.worker_beat(%s, %s, %s, %s, %s, %s)",
+        [worker, files, failed, freed, ticking, Jsonb(said)],
+    )
 
 
 def bye(conn: Connection, worker: str) -> None:
     """Take the worker off the list."""
-    with translated():
-        conn.execute("select lapse.worker_bye(%s)", [worker])
+    _ask(conn, "select lapse.worker_bye(%s)", [worker])
 
 
 def retry(conn: Connection, ids: Sequence[int] | None, storage: str | None) -> int:
@@ -223,6 +230,20 @@ def discard(conn: Connection, ids: Sequence[int], reason: str) -> int:
 
 
 def _count(conn: Connection, query: str, arguments: list[Any]) -> int:
-    with translated():
-        row = conn.execute(query, arguments).fetchone()
-    return int(row[0]) if row else 0
+    [(count,)] = _ask(conn, query, arguments)
+    return int(count)
+
+
+def _ask(conn: Connection, query: str, arguments: list[Any]) -> list[tuple[Any, ...]]:
+    """One call; where another isolation level is the default, in a transaction that has the right one.
+
+    The default is not changed for the session: behind a pooler it may be somebody else's next.
+    """
+    try:
+        with translated(), nullcontext() if conn.isolation_level is None else conn.transaction():
+            return conn.execute(query, arguments).fetchall()
+    except WrongIsolation:
+        if conn.isolation_level is not None:
+            raise
+    conn.isolation_level = psycopg.IsolationLevel.READ_COMMITTED
+    return _ask(conn, query, arguments)

@@ -9,16 +9,19 @@ import logging
 import os
 import secrets
 import socket
+from typing import Any
 
 import psycopg
 
 from pglapse import __version__, queue, schema, text
+from pglapse.deadline import LAST, Connection, Patience
 from pglapse.drain import Worker, drain
 from pglapse.errors import PglapseError
+from pglapse.listening import Listening
 from pglapse.outage import Outage
-from pglapse.queue import Connection
 from pglapse.stop import Stop, Stopping
 from pglapse.storage import clock
+from pglapse.supervisor import Supervisor
 from pglapse.ticker import Mode, Ticker, tick
 
 log = logging.getLogger(__name__)
@@ -37,34 +40,58 @@ def serve(worker: Worker, stop: Stop, mode: Mode) -> None:
 
     Raises only when this worker and its database don't fit together, or when a thread of its own died.
     """
-    ticker = Ticker(mode, worker.id)
-    outage = Outage("queue")
+    life = Life(worker, stop, Ticker(mode, worker.id))
     try:
         while not stop():
             try:
                 with stop.interruptible():
-                    conn = schema.for_worker()
+                    conn = life.connect()
                 with conn:
-                    _attend(conn, worker, stop, ticker, outage)
+                    _attend(conn, life)
             except Stopping:
                 break
             except psycopg.Error as error:
-                ticker.check()
-                pause = outage.noted(error)
+                life.ticker.check()
+                pause = life.outage.noted(error)
+                life.supervisor.status(f"waiting for the database: {text.one_line(error)}")
+                life.supervisor.alive()
             else:
                 continue
             try:
                 stop.pause(pause)
             except Stopping:
                 break
-        ticker.stop()
+        life.supervisor.stopping()
+        life.ticker.leave()
         if worker.busy or worker.unreported:
-            _hand_in(worker)
+            _hand_in(life)
     finally:
-        ticker.stop()
+        life.ticker.stop(max(LAST, min(5.0, stop.left(worker.grace))))
     log.info(
         "stopped after %s deleted or missing, %s freed", text.files(worker.done), text.size(worker.freed)
     )
+
+
+class Life:
+    """What outlasts each single connection of a worker."""
+
+    def __init__(self, worker: Worker, stop: Stop, ticker: Ticker) -> None:
+        self.worker = worker
+        self.stop = stop
+        self.ticker = ticker
+        self.outage = Outage("queue")
+        self.supervisor = Supervisor()
+        self.listening = Listening(stop)
+        self._patience = Patience(left=self.left)
+
+    def connect(self, **options: Any) -> Connection:
+        conn = schema.for_worker(self._patience, **options)
+        conn.alive = self.supervisor.alive
+        return conn
+
+    def left(self) -> float:
+        """Seconds until all has to come to an end."""
+        return self.stop.left(self.worker.grace)
 
 
 def once(worker: Worker, mode: Mode) -> None:
@@ -92,36 +119,60 @@ def once(worker: Worker, mode: Mode) -> None:
         raise PglapseError(f"storage {text.printable(name)} is away, its files wait: {trouble}")
 
 
-def _attend(conn: Connection, worker: Worker, stop: Stop, ticker: Ticker, outage: Outage) -> None:
+def _attend(conn: Connection, life: Life) -> None:
     """Serve one connection until it breaks or the worker is told to stop."""
-    worker.horizon = _greet(conn, worker)
+    worker, ticker, listening, supervisor = life.worker, life.ticker, life.listening, life.supervisor
+    horizon = _greet(conn, worker)
     ticker.start()
-    queue.listen(conn)
+    listening.begin(conn)
+    worker.horizon = listening.longest(horizon)
     worker.nudge()
     beaten, told, clogged = clock(), None, False
     with schema.expected(conn, "grant_worker"):
-        while not stop():
+        while not life.stop():
+            supervisor.alive()
             ticker.check()
             state = ticker.ticking, worker.troubles
             if clock() - beaten >= BEAT or state != told:
                 beaten, told = clock(), state
                 _beat(conn, worker, ticking=ticker.ticking)
+                supervisor.status(_status(worker))
             if worker.turn(conn):
-                outage.over()
+                life.outage.over()
+                supervisor.ready()
                 if worker.clogged != clogged:
                     clogged = worker.clogged
                     _tell(worker)
                 continue
+            if len(worker.troubles) == len(worker.lanes):
+                supervisor.ready()  # there is nothing to ask for, and that is told
+            if listening.look(conn) or worker.horizon != listening.longest(horizon):
+                worker.horizon = listening.longest(horizon)
+                worker.nudge()
+                continue
             worker.rest(conn, worker.horizon)
-        _finish(conn, worker)
-    _settle(conn, worker)
+        supervisor.stopping()
+        ticker.leave()
+        _finish(conn, life)
+    _settle(conn, worker, max(LAST, min(5.0, life.left())))
     queue.bye(conn, worker.id)
 
 
-def _finish(conn: Connection, worker: Worker) -> None:
-    """Wait for the files in hand, hand in what became of them and give the rest back."""
-    until = clock() + worker.grace
-    while (left := until - clock()) > 0:
+def _status(worker: Worker) -> str:
+    """One line for `systemctl status`."""
+    done = f"{text.files(worker.done)} deleted or missing, {text.size(worker.freed)} freed"
+    return "; ".join([done, *(f"storage {name}: {trouble}" for name, trouble in worker.troubles.items())])
+
+
+def _finish(conn: Connection, life: Life) -> None:
+    """Wait for the files in hand, hand in what became of them and give the rest back.
+
+    The rest at once: a storage that hangs would keep it for as long as we wait.
+    """
+    worker = life.worker
+    worker.give_back()
+    while (left := life.left()) > 0:
+        life.supervisor.alive()
         if worker.turn(conn):
             continue
         if not worker.busy:
@@ -133,8 +184,6 @@ def _finish(conn: Connection, worker: Worker) -> None:
 
 def _greet(conn: Connection, worker: Worker) -> float:
     """Introduce the worker to the database and see that they fit; return the poll interval in seconds."""
-    # Whatever the database's default: a claim must see what was committed just before it.
-    conn.execute("set default_transaction_isolation = 'read committed'")
     with schema.expected(conn, "grant_worker"):
         welcome = queue.hello(
             conn,
@@ -192,12 +241,13 @@ def _beat(conn: Connection, worker: Worker, *, ticking: bool) -> None:
     )
 
 
-def _hand_in(worker: Worker) -> None:
+def _hand_in(life: Life) -> None:
     """One last try to report what was done before the connection was lost."""
+    worker = life.worker
     try:
-        with schema.for_worker(connect_timeout=2) as conn:
-            _finish(conn, worker)
-            _settle(conn, worker)
+        with life.connect(connect_timeout=2) as conn:
+            _finish(conn, life)
+            _settle(conn, worker, max(LAST, min(5.0, life.left())))
             queue.bye(conn, worker.id)
     except psycopg.Error:
         log.warning("%d results could not be handed in: no database%s", len(worker.unreported), LATER)

@@ -16,15 +16,18 @@ class Stop:
     """Whether to stop, and whether the main thread may be torn out of what it is doing."""
 
     def __init__(self) -> None:
-        self._asked = (
-            False  # no Event: setting one from a handler may wait for the very thread it interrupted
-        )
+        # No Event: setting one from a handler may wait for the very thread it interrupted.
+        self._asked_at: float | None = None
         self._interruptible = False
         self.wake: Callable[[], None] = lambda: None
         """Called when a signal comes, from its handler: ends a sleep, and never blocks."""
 
     def __call__(self) -> bool:
-        return self._asked
+        return self._asked_at is not None
+
+    def left(self, grace: float) -> float:
+        """Seconds that are left of a time of grace, endless until told to stop."""
+        return float("inf") if self._asked_at is None else max(0.0, self._asked_at + grace - time.monotonic())
 
     def pause(self, seconds: float) -> None:
         """Sleep; a signal ends it by `Stopping`."""
@@ -36,16 +39,16 @@ class Stop:
         """Let a signal end what is done here by `Stopping`: nothing that would be lost."""
         self._interruptible = True
         try:
-            if self._asked:
+            if self():
                 raise Stopping
             yield
         finally:
             self._interruptible = False
 
     def _handle(self, number: int, _frame: FrameType | None) -> None:
-        if self._asked:
+        if self():
             os._exit(128 + number)
-        self._asked = True
+        self._asked_at = time.monotonic()
         self.wake()
         if self._interruptible:
             raise Stopping
@@ -57,6 +60,6 @@ class Stop:
         try:
             yield
         finally:
-            if not self._asked:
+            if not self():
                 for number, handler in before.items():
                     signal.signal(number, handler)

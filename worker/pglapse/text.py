@@ -50,3 +50,8 @@ def span(seconds: float) -> str:
             rest = whole % unit // small
             return f"{whole // unit} {big_name}" + (f" {rest} {small_name}" if rest else "")
     raise AssertionError(whole)
+
+
+def one_line(error: BaseException, limit: int = 400) -> str:
+    """What an error says, in one line."""
+    return printable(" ".join(str(error).split()) or type(error).__name__, limit)

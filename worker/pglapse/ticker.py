@@ -5,6 +5,7 @@ keep, so one that dies or is cut off hands over within a minute or so, whatever 
 """
 
 import logging
+from collections.abc import Callable
 from threading import Event, Thread
 from typing import Literal
 
@@ -51,18 +52,27 @@ class Ticker:
                 f"the thread that keeps the schedule died: {type(self._died).__name__}: {self._died}"
             ) from self._died
 
-    def stop(self, patience: float = 5.0) -> None:
-        """Stop ticking; a run that is under way is asked to end after its batch."""
-        self._stop.set()
-        if not self._thread.is_alive():
+    def leaving(self) -> bool:
+        """Whether it was told to leave."""
+        return self._stop.is_set()
+
+    def leave(self) -> None:
+        """Begin no further tick; a run that is under way is asked to end after its batch. Does not wait."""
+        if self._stop.is_set():
             return
+        self._stop.set()
         conn = self._conn
         if conn is not None and self.ticking:
             try:
                 conn.cancel_safe(timeout=2)
             except psycopg.Error:
                 log.debug("could not cancel the run that is under way", exc_info=True)
-        self._thread.join(patience)
+
+    def stop(self, patience: float = 5.0) -> None:
+        """Have left, and wait for it."""
+        self.leave()
+        if self._thread.is_alive():
+            self._thread.join(patience)
 
     def _run(self) -> None:
         try:
@@ -107,7 +117,7 @@ def look(conn: Connection, ticker: Ticker) -> None:
         log.info(_news(ticking=ticking, wanted=wanted))
         ticker.ticking = ticking
     if ticking:
-        tick(conn, ticker.long)
+        tick(conn, ticker.long, leaving=ticker.leaving)
 
 
 def _news(*, ticking: bool, wanted: bool) -> str:
@@ -116,14 +126,21 @@ def _news(*, ticking: bool, wanted: bool) -> str:
     return "another worker keeps the schedule now" if wanted else "pg_cron keeps the schedule again"
 
 
-def tick(conn: Connection, patience: Patience | None = None) -> None:
-    """Run every policy that is due. A policy that fails is recorded in lapse.run_log and stops nothing."""
+def tick(
+    conn: Connection, patience: Patience | None = None, leaving: Callable[[], bool] = lambda: False
+) -> None:
+    """Run every policy that is due. A policy that fails is recorded in lapse.run_log and stops nothing.
+
+    ``leaving``: whether what was under way was cancelled by ourselves.
+    """
     try:
         with translated(), conn.within(patience or Patience(LONG)):
             conn.execute("call lapse.run_due('worker')")
     except RunFailed as error:
-        log.warning(
-            "%s%s", printable(str(error)), f" ({printable(error.detail, 400)})" if error.detail else ""
-        )
+        said = printable(str(error)) + (f" ({printable(error.detail, 400)})" if error.detail else "")
+        if leaving():
+            log.info("cancelled: %s", said)
+        else:
+            log.warning("%s", said)
     except psycopg.errors.QueryCanceled:
         log.info("the run that was under way was cancelled")

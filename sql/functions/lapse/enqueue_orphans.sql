@@ -2,7 +2,7 @@
 --
 -- In: a storage; paths, and side by side what each file was when it was seen ({"size", "mtime_ns"}): one that
 -- was written anew since will be left alone. Out: how many were queued. Those that a row has come to
--- know meanwhile are left out. LP012 as of lapse.unknown_files, LP001 for arrays of different length.
+-- know meanwhile are left out. LP013 as of lapse.unknown_files, LP001 for arrays of different length.
 
 create or replace function lapse.enqueue_orphans(p_storage text, p_paths text[], p_expected jsonb[])
     returns bigint

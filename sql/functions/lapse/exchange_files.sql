@@ -16,7 +16,7 @@
 --              for never (storage NULL: nothing at all is queued);
 --   unsettled  a result that could not be recorded now: hand it in again;
 --   stale      a result that doesn't count any more: forget it.
--- LP001 for bad arguments, and then nothing happens.
+-- LP001 for bad arguments, LP012 at another isolation level than read committed; then nothing happens.
 --
 -- Nothing in here waits for an application's lock; a file source that does is cut off. Rows are
 -- hidden from nobody: where row-level security would, it is an error. The plans are those for any
@@ -66,7 +66,7 @@ begin
     -- A snapshot older than the rows' locks would miss references committed just before the claim.
     if current_setting('transaction_isolation') not in ('read committed', 'read uncommitted') then
         raise exception 'files are exchanged at isolation level read committed only'
-            using errcode = 'LP001', hint = 'set default_transaction_isolation = ''read committed''';
+            using errcode = 'LP012', hint = 'begin isolation level read committed';
     end if;
 
     perform lapse.check_claim(p_storages, p_limits, p_after_dues, p_after_ids);

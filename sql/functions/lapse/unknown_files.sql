@@ -1,7 +1,7 @@
 -- lapse.unknown_files: which of these files no row of the database knows.
 --
 -- In: a storage and paths. Out: those that are neither queued, dead rows included, nor known to any file
--- source. LP012 when that can't be told: no file source is registered, or one that can't say what it
+-- source. LP013 when that can't be told: no file source is registered, or one that can't say what it
 -- knows. An error of a source is passed on: a file is never called unknown because nobody answered.
 -- Volatile, so that it sees what has committed by now.
 

@@ -6,6 +6,7 @@ from typing import Annotated
 import typer
 
 from pglapse import logs, parts, service
+from pglapse.complaint import complain
 from pglapse.config import load
 from pglapse.drain import Worker
 from pglapse.parts import leave
@@ -81,9 +82,15 @@ def worker(
     with parts.storages(settings, threads) as storages, stop.on_signals():
         who = Worker(service.new_id(), storages, stop, batch=batch, lease=lease, grace=grace)
         stop.wake = who.wake
-        if once:
-            service.once(who, tick.value)
-        else:
-            service.serve(who, stop, tick.value)
+        code = 0
+        try:
+            if once:
+                service.once(who, tick.value)
+            else:
+                service.serve(who, stop, tick.value)
+        except Exception as error:
+            if not who.in_hand:
+                raise
+            code = complain(error)
         if who.in_hand:
-            leave()
+            leave(code)

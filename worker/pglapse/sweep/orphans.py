@@ -93,7 +93,7 @@ def sweep(
 ) -> Found:
     """Queue what no row knows in the areas of a storage; with ``dry_run``, only find it, by the same way.
 
-    Raises `Away` when the root can't be used, and `PglapseError` with LP012 when the database can't tell
+    Raises `Away` when the root can't be used, and `PglapseError` with LP013 when the database can't tell
     what it knows. Where the find looks wrong ``stopped`` says why, and nothing was queued.
     """
     found = Found(storage.name)

@@ -1,7 +1,7 @@
 -- lapse.listed_files: the files that rows speak of, page by page.
 --
 -- In: a storage; where the page before ended (source and path; NULL: from the start); how many. Out: sources
--- and paths, never of two sources in one page; no row: that was all. LP012 as of
+-- and paths, never of two sources in one page; no row: that was all. LP013 as of
 -- lapse.unknown_files. A path that several rows or sources name may come more than once.
 
 create or replace function lapse.listed_files(
