@@ -159,6 +159,17 @@ def test_what_a_transaction_that_rolls_back_hid_is_found_by_the_policy(
     assert agents(conn) == {chat: agent}
 
 
+@pytest.mark.parametrize("policy", ["assign_waiting_chats", "end_idle_chats"])
+def test_a_policy_that_assigns_has_the_turn_from_its_beginning(
+    conn: psycopg.Connection, other: psycopg.Connection, policy: str
+) -> None:
+    """An agent whom it locked in vain would be passed over at commit, with nobody to look again."""
+    assert value(other, f"select picked from market.{policy}(10, now(), '-infinity')") == 0
+    with waiting(conn, "select market.take_turn()") as answer:
+        other.commit()
+        answer.result(10)
+
+
 @pytest.mark.parametrize("level", [IsolationLevel.REPEATABLE_READ, IsolationLevel.SERIALIZABLE])
 def test_an_old_snapshot_gives_nobody_too_many_chats_and_leaves_it_to_the_policy(
     conn: psycopg.Connection, other: psycopg.Connection, level: IsolationLevel

@@ -7,9 +7,10 @@ from typing import Any
 
 import psycopg
 import pytest
+from psycopg import sql
 
 from tests.support import databases
-from tests.support.market import HOUR, SECOND, add, add_user, column, now, raises, value
+from tests.support.market import HOUR, NUMBER, SECOND, add, add_user, column, now, raises, value
 
 MINUTE = timedelta(minutes=1)
 
@@ -450,6 +451,56 @@ def test_events_are_kept_for_a_week(own: psycopg.Connection) -> None:
 
     assert column(own, "select id from market.chat_events") == [last]
     assert events(own, last - 1) == events(own, 0)
+
+
+# Rights
+
+
+def test_an_application_needs_its_grant_and_nothing_else(own: psycopg.Connection, dsn: str) -> None:
+    role = sql.Identifier(f"pglapse_test_app_{next(NUMBER)}_{own.info.backend_pid}")
+    user, agent = add_user(own), add_agent(own, 2, online=False)
+    own.execute(sql.SQL("create role {}").format(role))
+    try:
+        own.execute(
+            sql.SQL("select market.grant_application({})").format(sql.Literal(role.as_string()[1:-1]))
+        )
+        with psycopg.connect(dsn, autocommit=True) as app:
+            app.execute(sql.SQL("set role {}").format(role))
+            app.execute("select market.set_agent_online(%s, true)", [agent])
+            chat = value(app, "select market.open_chat(%s)", user)
+            app.execute("select market.post_message(%s, 'user', 'x')", [chat])
+            app.execute(
+                "insert into market.chat_messages (chat_id, author_kind, body) values (%s, 'user', 'x')",
+                [chat],
+            )
+            app.execute("select market.end_chat(%s)", [chat])
+            app.execute("insert into market.chats (user_id) values (%s)", [user])
+            app.execute("update market.chats set status = 'ended'")
+            app.execute("delete from market.chats")
+            kinds = column(app, "select kind from market.chat_events_after(0)")
+            assert kinds == ["assigned", "ended", "assigned", "ended"]
+            app.execute("select market.open_session('x', 'user', 1, now() + interval '1 hour')")
+            app.execute("update market.sessions set expires_at = now()")
+            assert app.execute("select * from market.get_session('x')").fetchall() == []
+            assert value(app, "select count(*) from market.live_sessions") == 0
+            app.execute("select market.put_cache('x', '1', now() + interval '1 hour')")
+            assert value(app, "select value from market.live_cache_entries where key = 'x'") == 1
+            assert value(app, "select market.get_cache('x')") == 1
+            for forbidden in [
+                "insert into market.chat_events (kind, chat_id, user_id, happened_at)"
+                " values ('ended', 1, 1, now())",
+                "delete from market.chat_events",
+                "select market.take_turn()",
+                "select market.assign_chats(1, now(), now(), now())",
+                "select market.end_idle_chats(1, now(), now())",
+                "select market.forget_session('x', now())",
+                "select market.extend_session('x', now(), now())",
+                "truncate market.chats cascade",
+            ]:
+                with raises("42501", hint=False):
+                    app.execute(forbidden)
+    finally:
+        own.execute(sql.SQL("drop owned by {0}; drop role {0}").format(role))
 
 
 # Bad input
