@@ -144,7 +144,7 @@ def run(campaign: Campaign, seconds: float, seed: str, *, keep: bool = False) ->
             campaign.judged(scene, found, verdict)
             complaints += scene.fleet.complaints
             complaints += _too_little(campaign, seconds, toll, verdict)
-    except NotPossible:
+    except (NotPossible, SystemExit, KeyboardInterrupt):
         shutil.rmtree(folder, ignore_errors=True)
         raise
     except Exception as error:
