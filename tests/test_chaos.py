@@ -11,6 +11,6 @@ from tests.chaos.campaigns import CAMPAIGNS
 @pytest.mark.slow
 @pytest.mark.xdist_group("chaos")
 def test_both_invariants_hold_while_workers_server_and_connections_are_killed_and_stopped() -> None:
-    report = run(CAMPAIGNS["everything"], 12, secrets.token_hex(3))
+    report = run(CAMPAIGNS["everything"], 12, secrets.token_hex(3), modest=True)
 
     assert not report.failed, "\n".join(report.lines())

@@ -124,6 +124,9 @@ RIGHT = {
     "a process died between deleting and telling": life(
         claims=[claimed(3), claimed(20, token=2)], entries=[logged(21, "missing")]
     ),
+    "given back while it was being claimed": life(
+        claims=[claimed(2.5, token=0, released=_us(3) + 400), claimed(3)],
+    ),
     "given back and claimed again": life(
         claims=[claimed(2.5, token=0, released=_us(2.8)), claimed(3)],
     ),

@@ -2,6 +2,7 @@
 
 import argparse
 import secrets
+import signal
 import sys
 import time
 from collections import Counter
@@ -22,6 +23,8 @@ def main() -> int:
     parser.add_argument("--rounds", type=int, default=1, help="go through them so often")
     parser.add_argument("--keep", action="store_true", help="keep journals and logs also when all was well")
     given = parser.parse_args()
+    for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
+        signal.signal(number, _interrupted)  # so that nothing of a campaign outlives it
     seed = given.seed or secrets.token_hex(3)
     print(f"seed {seed}", flush=True)
     total: Counter[str] = Counter()
@@ -48,6 +51,10 @@ def main() -> int:
         + (f"FAILED: {', '.join(failed)}" if failed else "both invariants held")
     )
     return 1 if failed else 0
+
+
+def _interrupted(number: int, _frame: object) -> None:
+    raise SystemExit(128 + number)
 
 
 if __name__ == "__main__":

@@ -86,7 +86,8 @@ class _Path:
                 self.accuse(f"was claimed before its time: {_said(claim)}")
         self.verdict.numbers["paths claimed more than once"] += len(self.story.claims) > 1
         for before, claim in zip(self.story.claims, self.story.claims[1:], strict=False):
-            if claim.leased_at < min(before.over(claim.leased_at), before.released):
+            # A claim's own time is read when it begins; the row may be given up until it locks it.
+            if claim.leased_at < before.over(claim.leased_at) and claim.at < before.released:
                 self.accuse(f"was claimed while somebody held it: {_said(claim)}, after {_said(before)}")
             elif before.released == NEVER:
                 self.verdict.numbers["leases that ended and were taken over"] += 1

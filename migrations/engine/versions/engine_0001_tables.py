@@ -301,6 +301,7 @@ create table lapse.file_cleanup_queue (
     enqueued_at  timestamptz not null default now(),
     generation   integer     not null default 0,
     again_at     timestamptz,
+    again_expected jsonb,
     cancelled_at timestamptz,
     leased_at    timestamptz,
     leased_until timestamptz,
@@ -311,7 +312,8 @@ create table lapse.file_cleanup_queue (
     attempts     integer     not null default 0,
     last_error   text,
     dead_at      timestamptz,
-    constraint file_cleanup_queue_expected check (jsonb_typeof(expected) = 'array')
+    constraint file_cleanup_queue_expected check (jsonb_typeof(expected) = 'array'),
+    constraint file_cleanup_queue_again_expected check (jsonb_typeof(again_expected) = 'array')
 ) with (fillfactor = 40, autovacuum_vacuum_scale_factor = 0.02, autovacuum_vacuum_insert_scale_factor = 0.1);
 create unique index file_cleanup_queue_file on lapse.file_cleanup_queue (storage, lapse.path_digest(path));
 create index file_cleanup_queue_due on lapse.file_cleanup_queue (storage, not_before, id) where dead_at is null;
@@ -335,6 +337,8 @@ comment on column lapse.file_cleanup_queue.generation is
     'How often it was asked for through lapse.enqueue_files; 0 marks a plain INSERT on its way in.';
 comment on column lapse.file_cleanup_queue.again_at is
     'Asked for again while a worker held it: once that is finished, it is due again at this time.';
+comment on column lapse.file_cleanup_queue.again_expected is
+    'With again_at: what the file must be then. Says nothing without it.';
 comment on column lapse.file_cleanup_queue.cancelled_at is
     'Cancelled while a worker held it: if the worker fails, the row is not tried again.';
 comment on column lapse.file_cleanup_queue.leased_at is

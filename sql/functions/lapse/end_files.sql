@@ -41,6 +41,7 @@ begin
            enqueued_at  = case when q.again_at is null then q.enqueued_at else clock_timestamp() end,
            attempts     = case when q.again_at is null then q.attempts else 0 end,
            lost         = case when q.again_at is null then q.lost else 0 end,
+           expected     = case when q.again_at is null then q.expected else q.again_expected end,
            again_at     = null,
            cancelled_at = null,
            leased_at    = null,

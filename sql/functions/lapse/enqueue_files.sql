@@ -11,7 +11,8 @@
 --   backing off      keeps its backoff;
 --   waiting          keeps the earlier time.
 -- What the requests say that the file must still be (lapse.file_guard) is united: any of it will do, and
--- a request that says nothing wants the file gone whatever it is.
+-- a request that says nothing wants the file gone whatever it is. What is asked for while a worker holds
+-- the file is kept apart: once the worker is done, only that is heard.
 -- Rows are written in (storage, digest) order, so that two statements that queue the
 -- same files in another order wait for each other instead of deadlocking. Workers are
 -- nudged at commit, and only for what is due within lapse.setting.notify_horizon: a
@@ -108,13 +109,18 @@ begin
                                    then excluded.source_table else q.source_table end,
                source_id    = case when q.dead_at is not null or excluded.not_before < q.not_before
                                    then excluded.source_id else q.source_id end,
-               -- A held row that was cancelled is about the new request only, and so is a dead one.
+               -- What a worker holds keeps its own guard: once it is done, only those who asked meanwhile are heard.
                expected     = case
-                                  when q.dead_at is not null
-                                       or q.lease_token is not null and q.cancelled_at is not null and q.again_at is null
-                                  then excluded.expected
-                                  when q.expected is null or q.expected = excluded.expected then q.expected
+                                  when q.dead_at is not null then excluded.expected
+                                  when q.lease_token is not null or q.expected is null
+                                       or q.expected = excluded.expected then q.expected
                                   else lapse.united_guard(array[q.expected, excluded.expected])
+                              end,
+               again_expected = case
+                                  when q.dead_at is not null then null
+                                  when q.lease_token is null then q.again_expected
+                                  when q.again_at is null then excluded.expected
+                                  else lapse.united_guard(array[q.again_expected, excluded.expected])
                               end,
                enqueued_at  = case when q.dead_at is not null then now() else q.enqueued_at end,
                attempts     = case when q.dead_at is not null then 0 else q.attempts end,

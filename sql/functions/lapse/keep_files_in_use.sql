@@ -59,6 +59,10 @@ begin
        set not_before   = case when n.until = 'infinity' then q.again_at
                                else greatest(n.until, clock_timestamp() + interval '1 s') end,
            again_at     = case when n.until = 'infinity' or q.again_at <= clock_timestamp() then null else q.again_at end,
+           expected     = case when n.until = 'infinity' then q.again_expected
+                               when q.again_at <= clock_timestamp()
+                               then lapse.united_guard(array[q.expected, q.again_expected])
+                               else q.expected end,
            attempts     = case when n.until = 'infinity' then 0 else greatest(q.attempts, 0) end,
            lost         = case when n.until = 'infinity' then 0 else q.lost end,
            last_error   = case when n.until = 'infinity' then null else coalesce(n.error, q.last_error) end,

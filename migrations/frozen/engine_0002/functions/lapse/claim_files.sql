@@ -103,7 +103,10 @@ begin
                    lost         = case when v_alone and q.lease_size <= 1 then q.lost + 1 else q.lost end,
                    attempts     = case when v_alone and coalesce(q.lease_size, 2) > 1 then greatest(q.attempts, 1)
                                        else greatest(q.attempts, 0) + 1 end,
-                   again_at     = case when q.again_at > v_now then q.again_at end
+                   again_at     = case when q.again_at > v_now then q.again_at end,
+                   expected     = case when q.again_at <= v_now
+                                       then lapse.united_guard(array[q.expected, q.again_expected])
+                                       else q.expected end
              where q.ctid = any (v_free)
             returning q.id, q.lease_token, q.storage, q.path, q.attempts, q.not_before, q.expected
         )

@@ -196,6 +196,7 @@ begin
                lost         = case when v.fate = 'release' then q.lost else 0 end,
                cancelled_at = null,
                again_at     = case when v.fate in ('release', 'retry') then q.again_at end,
+               expected     = case when v.fate = 'again' then q.again_expected else q.expected end,
                enqueued_at  = case when v.fate = 'again' then v_now else q.enqueued_at end,
                attempts     = case
                                   when v.fate = 'again' then 0
