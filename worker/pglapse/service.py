@@ -22,6 +22,7 @@ from pglapse.outage import Outage
 from pglapse.stop import Stop, Stopping
 from pglapse.storage import clock
 from pglapse.supervisor import Supervisor
+from pglapse.sweep.schedule import Sweeper
 from pglapse.ticker import Mode, Ticker, tick
 
 log = logging.getLogger(__name__)
@@ -35,12 +36,12 @@ def new_id() -> str:
     return f"{text.storable(socket.gethostname(), 100)}-{os.getpid()}-{secrets.token_hex(3)}"
 
 
-def serve(worker: Worker, stop: Stop, mode: Mode) -> None:
+def serve(worker: Worker, stop: Stop, mode: Mode, sweeper: Sweeper | None = None) -> None:
     """Work until told to stop, then for the time of grace: a storage that hangs is left behind.
 
     Raises only when this worker and its database don't fit together, or when a thread of its own died.
     """
-    life = Life(worker, stop, Ticker(mode, worker.id))
+    life = Life(worker, stop, Ticker(mode, worker.id), sweeper or Sweeper({}, {}))
     try:
         while not stop():
             try:
@@ -51,7 +52,7 @@ def serve(worker: Worker, stop: Stop, mode: Mode) -> None:
             except Stopping:
                 break
             except psycopg.Error as error:
-                life.ticker.check()
+                life.check()
                 pause = life.outage.noted(error)
                 life.supervisor.status(f"waiting for the database: {text.one_line(error)}")
                 life.supervisor.alive()
@@ -62,10 +63,12 @@ def serve(worker: Worker, stop: Stop, mode: Mode) -> None:
             except Stopping:
                 break
         life.supervisor.stopping()
+        life.sweeper.stop()
         life.ticker.leave()
         if worker.busy or worker.unreported:
             _hand_in(life)
     finally:
+        life.sweeper.stop()
         life.ticker.stop(max(LAST, min(5.0, stop.left(worker.grace))))
     log.info(
         "stopped after %s deleted or missing, %s freed", text.files(worker.done), text.size(worker.freed)
@@ -75,10 +78,11 @@ def serve(worker: Worker, stop: Stop, mode: Mode) -> None:
 class Life:
     """What outlasts each single connection of a worker."""
 
-    def __init__(self, worker: Worker, stop: Stop, ticker: Ticker) -> None:
+    def __init__(self, worker: Worker, stop: Stop, ticker: Ticker, sweeper: Sweeper) -> None:
         self.worker = worker
         self.stop = stop
         self.ticker = ticker
+        self.sweeper = sweeper
         self.outage = Outage("queue")
         self.supervisor = Supervisor()
         self.listening = Listening(stop)
@@ -88,6 +92,11 @@ class Life:
         conn = schema.for_worker(self._patience, **options)
         conn.alive = self.supervisor.alive
         return conn
+
+    def check(self) -> None:
+        """Raise when a thread of ours is dead."""
+        self.ticker.check()
+        self.sweeper.check()
 
     def left(self) -> float:
         """Seconds until all has to come to an end."""
@@ -124,6 +133,7 @@ def _attend(conn: Connection, life: Life) -> None:
     worker, ticker, listening, supervisor = life.worker, life.ticker, life.listening, life.supervisor
     horizon = _greet(conn, worker)
     ticker.start()
+    life.sweeper.start()
     listening.begin(conn)
     worker.horizon = listening.longest(horizon)
     worker.nudge()
@@ -131,7 +141,7 @@ def _attend(conn: Connection, life: Life) -> None:
     with schema.expected(conn, "grant_worker"):
         while not life.stop():
             supervisor.alive()
-            ticker.check()
+            life.check()
             state = ticker.ticking, worker.troubles
             if clock() - beaten >= BEAT or state != told:
                 beaten, told = clock(), state

@@ -11,6 +11,7 @@ from pglapse.config import load
 from pglapse.drain import Worker
 from pglapse.parts import leave
 from pglapse.stop import Stop
+from pglapse.sweep.schedule import Sweeper
 
 
 class Tick(StrEnum):
@@ -87,7 +88,7 @@ def worker(
             if once:
                 service.once(who, tick.value)
             else:
-                service.serve(who, stop, tick.value)
+                service.serve(who, stop, tick.value, Sweeper.of(settings, storages))
         except Exception as error:
             if not who.in_hand:
                 raise

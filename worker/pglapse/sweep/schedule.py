@@ -9,9 +9,10 @@ import psycopg
 from psycopg.types.json import Jsonb
 
 from pglapse import schema, text
+from pglapse.config import LocalSettings, Settings
 from pglapse.errors import HelperDied, PglapseError, translated
 from pglapse.schema import Connection
-from pglapse.storage import Away
+from pglapse.storage import Away, Storage
 from pglapse.storage.local import LocalStorage
 from pglapse.sweep import orphans
 from pglapse.sweep.orphans import Found, Limits
@@ -41,12 +42,21 @@ class Sweeper:
         self._every = every
         self._first = first
         self._stop = Event()
+        self._started = False
         self._died: BaseException | None = None
         self._thread = Thread(target=self._run, name="sweeper", daemon=True)
 
+    @classmethod
+    def of(cls, settings: Settings, storages: Mapping[str, Storage]) -> "Sweeper":
+        """One for the areas that a configuration names."""
+        areas = {one.name: one.temp for one in settings.storages.values() if isinstance(one, LocalSettings)}
+        local = {name: one for name, one in storages.items() if isinstance(one, LocalStorage)}
+        return cls(local, areas)
+
     def start(self) -> None:
-        """Begin, where any area is named."""
-        if self._storages:
+        """Begin, where any area is named; once, however often it is called."""
+        if self._storages and not self._started:
+            self._started = True
             self._thread.start()
 
     def check(self) -> None:
