@@ -161,14 +161,14 @@ def test_a_dead_file_that_is_asked_for_again_takes_the_new_guard(conn):
         conn.execute("delete from lapse.file_cleanup_queue")
 
 
-def test_a_held_file_that_is_asked_for_again_may_then_be_either(conn):
+def test_a_held_file_that_is_asked_for_again_is_then_about_the_new_request_only(conn):
     ask(conn, A)
     claim = exchange(conn).claimed[0]
     ask(conn, B)
 
     hand_in(conn, result(claim, "changed"))
 
-    assert exchange(conn).claimed[0].expected == [A, B]
+    assert exchange(conn).claimed[0].expected == [B]
 
 
 def test_a_held_file_that_was_cancelled_and_is_asked_for_again_is_about_the_new_request_only(conn):
