@@ -1,6 +1,7 @@
 """docker/: what can be judged without an engine, and, where one answers, the real thing."""
 
 import configparser
+import inspect
 import os
 import re
 import secrets
@@ -14,6 +15,7 @@ from typing import Any
 
 import pytest
 
+from pglapse.commands.worker import worker as worker_command
 from tests.support import compose, container
 from tests.support.install import ROOT
 
@@ -215,11 +217,16 @@ def test_every_storage_is_a_volume_that_the_worker_s_user_owns() -> None:
     assert of("Dockerfile.worker", "USER")[-1] == "10001:10001"
 
 
-def test_the_unit_gives_the_worker_its_storages_and_nothing_else() -> None:
+def unit_settings() -> dict[str, str]:
+    """Section Service of the systemd unit."""
     unit = configparser.RawConfigParser(strict=False)
     unit.optionxform = str  # type: ignore[assignment,method-assign]
     unit.read(DOCKER / "pglapse-worker.service", encoding="utf-8")
-    service = dict(unit["Service"])
+    return dict(unit["Service"])
+
+
+def test_the_unit_gives_the_worker_its_storages_and_nothing_else() -> None:
+    service = unit_settings()
 
     assert service["User"] not in {"", "root"}
     assert service["ReadWritePaths"].split() == list(storages().values())
@@ -229,6 +236,27 @@ def test_the_unit_gives_the_worker_its_storages_and_nothing_else() -> None:
     assert service["KillSignal"] == "SIGTERM"
     assert service["RestartPreventExitStatus"] == "2"
     assert not any(SECRET.search(value) for value in service.values())
+
+
+def test_the_unit_hears_from_the_worker_and_gives_it_the_time_that_it_needs() -> None:
+    service = unit_settings()
+
+    assert (service["Type"], service["NotifyAccess"]) == ("notify", "main")
+    assert service["TimeoutStartSec"] == "infinity", "a database that is away is waited for"
+    assert service["WatchdogSec"] == "2min"
+    assert "AF_UNIX" in service["RestrictAddressFamilies"], "the way to systemd"
+
+
+def test_whoever_stops_a_worker_has_more_patience_than_the_worker() -> None:
+    grace = inspect.signature(worker_command).parameters["grace"].default
+    to_hand_in = 15
+
+    given = [
+        unit_settings()["TimeoutStopSec"],
+        compose.parsed()["services"]["worker"]["stop_grace_period"],
+    ]
+
+    assert all(float(seconds.removesuffix("s")) >= grace + to_hand_in for seconds in given), given
 
 
 def test_systemd_understands_every_line_of_the_unit(tmp_path: Path) -> None:
