@@ -259,5 +259,7 @@ def _hand_in(life: Life) -> None:
             _finish(conn, life)
             _settle(conn, worker, max(LAST, min(5.0, life.left())))
             queue.bye(conn, worker.id)
-    except psycopg.Error:
-        log.warning("%d results could not be handed in: no database%s", len(worker.unreported), LATER)
+    except psycopg.Error as error:
+        log.warning(
+            "%d results could not be handed in: %s%s", len(worker.unreported), text.one_line(error), LATER
+        )
