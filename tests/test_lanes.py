@@ -323,3 +323,36 @@ def test_rows_lost_with_a_worker_wait_until_our_hands_are_empty(conn, stuck):
     assert sorted(path for path, _ in seen) == [*"abcd"]
     assert [hands for path, hands in seen if path in "ab"] == [1, 1]
     assert (waiting(conn), waiting(conn, "slow")) == ([], [])
+
+
+def test_a_storage_without_files_is_found_well_again_by_looking(conn, caplog):
+    caplog.set_level("INFO")
+    shelf = Shelf(away="not mounted")
+    who = worker(shelf)
+    turns(who, conn, lambda: who.troubles == {"public": "not mounted"})
+
+    shelf.away = None
+    turns(who, conn, lambda: not who.troubles)
+
+    assert "storage public works again" in caplog.text
+
+
+def test_a_look_does_not_clear_a_storage_that_fails_only_when_it_deletes(conn):
+    refusing = Shelf(act=lambda path: raised(Away("nothing may be deleted", retry_in=0.0)))
+    enqueue(conn, "a")
+    who = worker(refusing)
+    turns(who, conn, lambda: who.troubles)
+    checks = refusing.checks
+    seen = set()
+
+    def looked() -> bool:
+        seen.add(who.troubles.get("public"))
+        return refusing.checks >= checks + 3
+
+    turns(who, conn, looked)
+
+    assert seen == {"nothing may be deleted"}
+
+
+def raised(error: Exception) -> None:
+    raise error

@@ -12,7 +12,7 @@ from uuid import UUID, uuid4
 import pytest
 
 from pglapse.errors import PglapseError
-from pglapse.storage import Away, File, Sign
+from pglapse.storage import Away, File, Sign, marker
 from pglapse.storage.local import LocalStorage, keeping_roots, open_local
 from pglapse.storage.marker import NAME
 from tests.support.folders import files, open_descriptors, put
@@ -280,6 +280,21 @@ def test_a_marker_whose_writer_died_is_written_whole(root, opened):
     assert away(storage) is None
     assert number(root) == database.number
     assert files(root) == [NAME]
+
+
+def test_a_marker_that_another_database_writes_at_the_same_moment_stays(root, opened, monkeypatch):
+    storage, other = opened(Database()), uuid4()
+    put(root, "a/1", NAME, content=f"{other}\n".encode())
+    real, looks = marker.read, []
+
+    def too_early(descriptor: int) -> marker.Mark | None:
+        looks.append(descriptor)
+        return None if len(looks) == 1 else real(descriptor)
+
+    monkeypatch.setattr(marker, "read", too_early)
+
+    assert verdicts(storage, "a/1") == ["released"]
+    assert number(root) == other
 
 
 LATER = "11111111-1111-1111-1111-111111111111"

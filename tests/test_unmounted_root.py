@@ -2,13 +2,17 @@
 
 import json
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 
 import psycopg
 import pytest
 
+from pglapse.drain import Worker, drain
+from pglapse.storage.local import open_local
 from pglapse.storage.marker import NAME
+from tests.support import databases
 from tests.support.folders import entries, put
 from tests.support.mounts import bound, mount, unmount
 from tests.support.poll import until
@@ -27,6 +31,12 @@ def config(tmp_path: Path, root: Path) -> Path:
     path = tmp_path / "pglapse.toml"
     path.write_text(f'[storage.public]\nkind = "local"\nroot = "{root}"\n')
     return path
+
+
+@pytest.fixture
+def pool() -> Iterator[ThreadPoolExecutor]:
+    with ThreadPoolExecutor(4) as pool:
+        yield pool
 
 
 @dataclass
@@ -239,3 +249,50 @@ def test_the_list_shows_what_the_database_knows_where_there_is_no_configuration(
     assert done.returncode == 0
     assert "only what the database knows: there is no configuration file" in done.stderr
     assert "public" in done.stdout
+
+
+@pytest.fixture
+def other(server: str, template: str) -> Iterator[psycopg.Connection]:
+    """Another database, with everything installed, whose worker serves a storage of the same name."""
+    with (
+        databases.database(server, template) as dsn,
+        psycopg.connect(dsn, autocommit=True, options="-c search_path=") as conn,
+    ):
+        conn.execute("select lapse.worker_hello('w', 'host', 1, '1', '{public}')")
+        yield conn
+
+
+def test_a_worker_that_is_led_to_another_database_deletes_nothing_for_it(conn, other, root, pool):
+    put(root, "a/1", "b/2")
+    conn.execute("select lapse.worker_hello('w', 'host', 1, '1', '{public}')")
+    who = Worker("w", {"public": open_local("public", root, pool, marker=True)}, lambda: False)
+    who.introduce(conn)
+    enqueue(conn, "a/1")
+    drain(conn, who)
+    assert entries(root) == ["b"]
+
+    enqueue(other, "b/2")
+    who.introduce(other)  # as with each new connection
+    drain(other, who)
+
+    assert "a marker that this database does not know" in who.troubles["public"]
+    assert [(path, attempts) for path, attempts, _ in queue(other)] == [("b/2", 0)]
+    assert entries(root) == ["b"]
+    who.close()
+
+
+def test_a_worker_hears_that_another_folder_is_the_root_without_losing_its_own(conn, root, pool, monkeypatch):
+    monkeypatch.setattr("pglapse.drain.KNOWN_FOR", 0.0)
+    monkeypatch.setattr("pglapse.lane.FIRST_REST", 0.01)
+    put(root, "a/1")
+    conn.execute("select lapse.worker_hello('w', 'host', 1, '1', '{public}')")
+    who = Worker("w", {"public": open_local("public", root, pool, marker=True)}, lambda: False)
+    drain(conn, who)
+
+    conn.execute("select lapse.adopt_storage('public')")
+    enqueue(conn, "a/1")
+    drain(conn, who)
+
+    assert "a marker that this database does not know" in who.troubles["public"]
+    assert entries(root) == ["a"]
+    who.close()
