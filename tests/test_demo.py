@@ -185,6 +185,7 @@ def change_rows(demo: Running, server: str) -> None:
              where id = (select min(id) from market.point_grants where remaining > 1 and expires_at is null)
             """
         )
+        conn.execute("insert into market.user_statistics_deltas (user_id, tasks_posted) values (1, 100)")
 
 
 SABOTAGE: dict[str, tuple[Callable[[Running, str], None], list[str]]] = {
@@ -194,7 +195,11 @@ SABOTAGE: dict[str, tuple[Callable[[Running, str], None], list[str]]] = {
     "change a file": (change_a_file, [r"1 difference\.", r"file \S.* has another content"]),
     "change rows": (
         change_rows,
-        [r"coupon \d+: expired, expected active", r"balance of user \d+: \d+, expected \d+"],
+        [
+            r"coupon \d+: expired, expected active",
+            r"balance of user \d+: \d+, expected \d+",
+            r"statistics of user 1: \(10\d, ",
+        ],
     ),
 }
 
@@ -399,6 +404,7 @@ def test_the_smallest_demo_still_has_every_story_and_the_same_one_each_time() ->
     story = plan.make(0.01)
 
     assert {task.story for task in story.tasks} == set(plan.STORIES)
+    assert {upload.fate for upload in story.uploads} == {"lapses", "stays", "taken", "discarded"}
     assert story == plan.make(0.01)
     assert story != plan.make(0.01, seed=3)
 

@@ -132,7 +132,7 @@ def _play(options: Options, screen: Screen, interrupts: Interrupts, cleanup: Exi
     told += _ended(worker, broke)
     told += proof.differences(conn, story, place.folder, manifest)
     place.keep = True
-    screen.step("compared files, statuses, balances and references with the plan")
+    screen.step("compared files, statuses, balances, statistics and references with the plan")
     for remark in proof.remarks(conn):
         screen.say(f"         {remark}", style="yellow")
     screen.verdict(told)

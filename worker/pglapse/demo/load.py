@@ -84,6 +84,15 @@ def load(conn: Conn, plan: Plan, begins: datetime) -> None:
             "id, task_id, storage, path, bytes, uploaded_at",
             ((f.id, f.task, f.storage, f.path, f.size, at(f.uploaded)) for f in plan.task_files),
         )
+        _copy(
+            conn,
+            "temp_uploads",
+            "id, user_id, storage, path, bytes, uploaded_at, expires_at",
+            (
+                (u.id, u.user, u.storage, u.path, u.size, at(u.expires - timedelta(days=1)), at(u.expires))
+                for u in plan.uploads
+            ),
+        )
     # People act while the show prepares: tasks get done, called off or taken up again, points are spent.
     with conn.transaction():
         _complete(conn, plan, begins)
@@ -136,6 +145,11 @@ def acts(conn: Conn, plan: Plan) -> Iterator[str]:
             "redeemed a coupon",
             "select market.redeem_coupon(%s, %s)",
             [(coupon.code, coupon.redeemed_by) for coupon in plan.coupons if coupon.redeemed_by],
+        ),
+        (
+            "posted a task with photos",
+            "select market.create_task(%s, 'Like in the pictures', now() + interval '9 days', %s)",
+            list(plan.drafts.items()),
         ),
     ]
     for what, statement, values in steps:

@@ -196,6 +196,23 @@ class TaskFile:
 
 
 @dataclass(frozen=True, slots=True)
+class Upload:
+    """A file uploaded before its task exists, and its ``fate``.
+
+    It 'lapses', or 'stays' because its 24 hours are not over, or its owner posts a task in the show, which
+    takes it ('taken') or discards it ('discarded').
+    """
+
+    id: int
+    user: int
+    storage: str
+    path: str
+    size: int
+    expires: timedelta
+    fate: Literal["lapses", "stays", "taken", "discarded"]
+
+
+@dataclass(frozen=True, slots=True)
 class File:
     """A file on disk and its fate; ``waits``: queued for later, and still so at the end."""
 
@@ -225,6 +242,7 @@ class Plan:
     """(user, points): spent by the application before the show, never out of lapsed points."""
     tasks: list[Task]
     task_files: list[TaskFile]
+    uploads: list[Upload]
     files: list[File]
     balances: dict[int, int] = field(default_factory=dict)
     """What each user who ever held points must have at the end."""
@@ -234,11 +252,35 @@ class Plan:
         """Rows that are loaded, counters and ledger entries not counted."""
         people = len(self.users) + len(self.sign_ups)
         worth = len(self.coupons) + len(self.codes) + len(self.grants)
-        return people + worth + len(self.tasks) + len(self.task_files)
+        return people + worth + len(self.tasks) + len(self.task_files) + len(self.uploads)
 
     def acting(self, act: str) -> list[int]:
         """The tasks that the application does ``act`` to."""
         return [task.id for task in self.tasks if task.story.act == act]
+
+    @property
+    def drafts(self) -> dict[int, list[int]]:
+        """Who posts a task in the show, and the uploads that it takes."""
+        taken: dict[int, list[int]] = {}
+        for upload in self.uploads:
+            if upload.fate == "taken":
+                taken.setdefault(upload.user, []).append(upload.id)
+        return taken
+
+    @property
+    def statistics(self) -> dict[int, tuple[int, ...]]:
+        """Of each user at the end: tasks posted, taken, completed (of these), cancelled (of those posted)."""
+        counts = {user.id: [0, 0, 0, 0] for user in self.users}
+        for task in self.tasks:
+            if task.story.ends:
+                counts[task.poster][0] += 1
+                counts[task.poster][3] += task.story.ends == "cancelled"
+                if task.taker:
+                    counts[task.taker][1] += 1
+                    counts[task.taker][2] += task.story.ends == "completed"
+        for user in self.drafts:
+            counts[user][0] += 1
+        return {user: tuple(numbers) for user, numbers in counts.items() if any(numbers)}
 
 
 def make(scale: float = 1.0, seed: int = 2) -> Plan:
@@ -248,18 +290,23 @@ def make(scale: float = 1.0, seed: int = 2) -> Plan:
     grants, spends, balances = _points(random, users)
     tasks = list(_tasks(random, users, _many(4_000, scale)))
     task_files, files = _files(random, tasks)
+    coupons = list(_coupons(random, users, _many(12_000, scale)))
+    codes = list(_codes(random, users, _many(4_000, scale)))
+    sign_ups = list(_sign_ups(random, _many(4_000, scale)))
+    uploads = list(_uploads(random, users, _many(500, scale)))
     return Plan(
         seed=seed,
         users=users,
-        coupons=list(_coupons(random, users, _many(12_000, scale))),
-        codes=list(_codes(random, users, _many(4_000, scale))),
-        sign_ups=list(_sign_ups(random, _many(4_000, scale))),
+        coupons=coupons,
+        codes=codes,
+        sign_ups=sign_ups,
         grants=grants,
         spends=spends,
         balances=balances,
         tasks=tasks,
         task_files=task_files,
-        files=files,
+        uploads=uploads,
+        files=files + [_uploaded(upload) for upload in uploads],
     )
 
 
@@ -456,3 +503,31 @@ def _files(random: Random, tasks: list[Task]) -> tuple[list[TaskFile], list[File
             why = f"shared: {partner.story.why}"
             files[file.key] = replace(file, goes=False, why=why, waits=partner.story.name == "recent")
     return rows, list(files.values())
+
+
+def _uploads(random: Random, users: list[User], count: int) -> Iterator[Upload]:
+    """Uploads of ``count`` users; one who posts a task has no others, for it discards what it leaves."""
+    kinds: list[tuple[tuple[Literal["lapses", "stays", "taken", "discarded"], ...], tuple[float, float]]] = [
+        (("lapses",), (-6 * 3600.0, -1.0)),
+        (("lapses", "lapses"), _SOON),
+        (("taken", "taken", "discarded"), (3600.0, 20 * 3600.0)),
+        (("stays",), (3600.0, 20 * 3600.0)),
+    ]
+    id = 0
+    for number, user in enumerate(random.sample(users, min(count, len(users)))):
+        fates, span = kinds[number % len(kinds)]
+        for fate in fates:
+            id += 1
+            storage, name = random.choice((("public", _PUBLIC[0]), ("private", _PRIVATE[0])))
+            path = f"uploads/{user.id % 100:02d}/{user.id}/{id} {name}"
+            yield Upload(id, user.id, storage, path, random.randrange(200, 3_000), _at(random, span), fate)
+
+
+def _uploaded(upload: Upload) -> File:
+    why = {
+        "lapses": "its upload lapsed, no task took it",
+        "stays": "its upload has not lapsed",
+        "taken": "a task took it in the show",
+        "discarded": "another task of its owner left it out",
+    }[upload.fate]
+    return File(upload.storage, upload.path, upload.size, upload.fate in ("lapses", "discarded"), why)

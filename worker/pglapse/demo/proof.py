@@ -20,6 +20,8 @@ def differences(conn: Conn, plan: Plan, folder: Path, manifest: Path) -> list[st
         lambda: _people(conn, plan),
         lambda: _points(conn, plan),
         lambda: _references(conn, plan),
+        lambda: _uploads(conn, plan),
+        lambda: _statistics(conn, plan),
         lambda: _waiting(conn, plan),
         lambda: _troubles(conn),
     )
@@ -54,7 +56,7 @@ def _statuses(conn: Conn, plan: Plan) -> list[str]:
         )
         + _compare(
             "task",
-            _pairs(conn, "select id, status from market.tasks"),
+            _pairs(conn, f"select id, status from market.tasks where id <= {len(plan.tasks)}"),
             {t.id: t.story.ends for t in plan.tasks if t.story.ends},
         )
         + wrong
@@ -95,13 +97,53 @@ def _references(conn: Conn, plan: Plan) -> list[str]:
     deleted = set(plan.acting("delete"))
     return _compare(
         "task_files says removed: row",
-        _pairs(conn, "select id, removed_at is not null from market.task_files"),
+        _pairs(
+            conn,
+            f"select id, removed_at is not null from market.task_files where id <= {len(plan.task_files)}",
+        ),
         {
             row.id: (row.storage, row.replaced_by or row.path) in gone
             for row in plan.task_files
             if row.task not in deleted
         },
     )
+
+
+def _uploads(conn: Conn, plan: Plan) -> list[str]:
+    """Uploads are there until they lapse; those that a new task took are its files, and live."""
+    taken = {
+        (storage, path): user
+        for storage, path, user in conn.execute(
+            """
+            select f.storage, f.path, t.poster_id
+              from market.task_files as f join market.tasks as t on t.id = f.task_id
+             where t.id > %s and t.status = 'open' and f.removed_at is null
+            """,
+            [len(plan.tasks)],
+        )
+    }
+    expected = {(u.storage, u.path): u.user for u in plan.uploads if u.fate == "taken"}
+    return _compare(
+        "upload",
+        _pairs(conn, "select id, user_id from market.temp_uploads"),
+        {u.id: u.user for u in plan.uploads if u.fate == "stays"},
+    ) + [
+        f"file {'/'.join(key)} should belong to a new task of user {expected.get(key)},"
+        f" and belongs to one of {taken.get(key)}"
+        for key in sorted(taken.keys() | expected.keys())
+        if taken.get(key) != expected.get(key)
+    ]
+
+
+def _statistics(conn: Conn, plan: Plan) -> list[str]:
+    """What is counted of each user is what the plan gives, though nobody ever counted."""
+    rows = conn.execute(
+        """
+        select user_id, tasks_posted, tasks_taken, tasks_completed, tasks_cancelled
+          from market.user_statistics
+        """
+    )
+    return _compare("statistics of user", {user: tuple(numbers) for user, *numbers in rows}, plan.statistics)
 
 
 def _waiting(conn: Conn, plan: Plan) -> list[str]:

@@ -20,6 +20,8 @@ POLICIES = (
     "expire_points",
     "purge_pending_users",
     "cancel_expired_tasks",
+    "expire_temp_uploads",
+    "fold_user_statistics",
 )
 
 CADENCE = "10 s"
@@ -35,6 +37,7 @@ select (select count(*) from market.coupons as c where c.status = 'expired'),
        (select count(*) from market.point_grants as g where g.expired_at is not null),
        %(sign_ups)s - (select count(*) from market.pending_users),
        (select count(*) from market.tasks as t where t.status = 'cancelled'),
+       %(uploads)s - (select count(*) from market.temp_uploads),
        (select count(*) from lapse.file_cleanup_queue as q
          where q.dead_at is null and q.not_before <= clock_timestamp())
 """
@@ -106,11 +109,13 @@ def _totals(plan: Plan) -> list[tuple[str, int]]:
         ("point grants lapsed", sum(grant.lapses for grant in plan.grants)),
         ("sign-ups purged", sum(sign_up.goes for sign_up in plan.sign_ups)),
         ("tasks cancelled", sum(task.story.ends == "cancelled" for task in plan.tasks)),
+        ("uploads settled", sum(upload.fate != "stays" for upload in plan.uploads)),
     ]
 
 
 def _counts(conn: Conn, plan: Plan) -> tuple[int, ...]:
-    row = conn.execute(_COUNTS, {"sign_ups": len(plan.sign_ups)}).fetchone()
+    numbers = {"sign_ups": len(plan.sign_ups), "uploads": len(plan.uploads)}
+    row = conn.execute(_COUNTS, numbers).fetchone()
     assert row is not None  # noqa: S101 - a select without a table gives one row
     return tuple(row)
 
