@@ -488,6 +488,28 @@ def test_an_upload_registered_since_its_name_was_claimed_is_not_marked(conn: psy
     assert value(conn, "select removed_at from market.temp_uploads") is None
 
 
+def test_a_sweep_knows_the_files_of_uploads_while_they_become_a_tasks_too(
+    conn: psycopg.Connection, other: psycopg.Connection
+) -> None:
+    user = add_user(conn)
+    upload = add_upload(conn, user, "live")
+    add_upload(conn, user, "lapsed", uploaded_at=now(conn) - 2 * DAY)
+    add_upload(conn, user, "gone", removed_at=now(conn))
+    unknown = "select lapse.unknown_files('public', '{live,lapsed,gone,never}')"
+
+    assert set(column(conn, unknown)) == {"gone", "never"}
+    pages = "select path from lapse.listed_files('public', 'market', %s, 1)"
+    listed = column(conn, pages, None)
+    listed += column(conn, pages, listed[-1]) + column(conn, pages, "live") + column(conn, pages, "lapsed")
+    assert set(listed) == {"live", "lapsed"}
+
+    create(other, user, [upload], discard_others=False)
+    assert set(column(conn, unknown)) == set(column(other, unknown)) == {"gone", "never"}
+    other.commit()
+    assert set(column(conn, unknown)) == {"gone", "never"}
+    assert set(column(conn, "select path from lapse.listed_files('public')")) == {"live", "lapsed"}
+
+
 # Races
 
 

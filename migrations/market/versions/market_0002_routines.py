@@ -99,9 +99,6 @@ select lapse.create_policy(
 """
 
 REGISTER_UPLOADS_AND_STATISTICS = """
-select lapse.register_file_source('market_uploads', 'market.uploads_in_use', 'market.uploads_removed',
-                                  'market.uploads_known', 'market.uploads_listed');
-
 select lapse.create_policy(
     'expire_temp_uploads', 'market.expire_temp_uploads', interval '1 hour',
     'Uploads that no task took in time are deleted; their files are queued.',

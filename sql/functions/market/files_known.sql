@@ -1,7 +1,9 @@
 -- market.files_known: which of these files a row of the marketplace speaks of, needed or not.
 --
--- In: storages and paths, in pairs. Out: each pair that is known, once. A row whose file was removed
--- knows it no more. Raises nothing. Asked by sweeps for orphans (lapse.unknown_files).
+-- In: storages and paths, in pairs. Out: each pair that is known. A row whose file was removed knows it
+-- no more; an upload knows its file also when it has lapsed: expire_temp_uploads is about to queue it.
+-- Raises nothing. Asked by sweeps for orphans (lapse.unknown_files). One statement, so that an upload
+-- that becomes a task's file at this moment is seen as the one or the other.
 
 create or replace function market.files_known(
     p_storages text[],
@@ -19,6 +21,10 @@ as $$
                     where f.storage = a.storage
                       and lapse.path_digest(f.path) = lapse.path_digest(a.path)
                       and f.removed_at is null)
+        or exists (select from market.temp_uploads as u
+                    where u.storage = a.storage
+                      and lapse.path_digest(u.path) = lapse.path_digest(a.path)
+                      and u.removed_at is null)
 $$;
 
 comment on function market.files_known(text[], text[]) is

@@ -2,10 +2,12 @@
 --
 -- In: storages and paths, in pairs. Out: each pair that is still needed, once,
 -- with the time until which; NULL until means that nobody knows. A file is
--- needed by a task that is open or taken, and by a completed one until its
--- files_go_at; of several references the longest-lasting counts. Raises nothing.
--- Volatile, so that it sees what has committed by now and not by the start of
--- its caller's statement; lapse.exchange_files asks it before a file is handed out.
+-- needed by a task that is open or taken, by a completed one until its
+-- files_go_at, and by an upload until it lapses; of several references the
+-- longest-lasting counts. Raises nothing. One statement, so that an upload that
+-- becomes a task's file at this moment is seen as the one or the other. Volatile,
+-- so that it sees what has committed by now and not by the start of its caller's
+-- statement; lapse.exchange_files asks it before a file is handed out.
 
 create or replace function market.files_in_use(
     p_storages text[],
@@ -17,19 +19,29 @@ create or replace function market.files_in_use(
     security definer
     set search_path = pg_catalog, pg_temp
 as $$
-    select f.storage, f.path,
-           case when bool_or(t.status in ('open', 'taken')) then null else max(t.files_go_at) end
-      from unnest(p_storages, p_paths) as a (storage, path)
-      join market.task_files as f
-        on f.storage = a.storage
-       and lapse.path_digest(f.path) = lapse.path_digest(a.path)
-       and f.path = a.path
-      join market.tasks as t on t.id = f.task_id
-     where f.removed_at is null
-       and (t.status in ('open', 'taken')
-            or t.status = 'completed' and t.files_go_at > clock_timestamp())
-     group by f.storage, f.path
+    select n.storage, n.path,
+           case when bool_or(n.until is null) then null else max(n.until) end
+      from (select f.storage, f.path, case when t.status = 'completed' then t.files_go_at end as until
+              from unnest(p_storages, p_paths) as a (storage, path)
+              join market.task_files as f
+                on f.storage = a.storage
+               and lapse.path_digest(f.path) = lapse.path_digest(a.path)
+               and f.path = a.path
+              join market.tasks as t on t.id = f.task_id
+             where f.removed_at is null
+               and (t.status in ('open', 'taken')
+                    or t.status = 'completed' and t.files_go_at > clock_timestamp())
+            union all
+            select u.storage, u.path, u.expires_at
+              from unnest(p_storages, p_paths) as a (storage, path)
+              join market.temp_uploads as u
+                on u.storage = a.storage
+               and lapse.path_digest(u.path) = lapse.path_digest(a.path)
+               and u.path = a.path
+             where u.removed_at is null
+               and u.expires_at > clock_timestamp()) as n
+     group by n.storage, n.path
 $$;
 
 comment on function market.files_in_use(text[], text[]) is
-    'File source market: those of the files that a live task still needs, and until when (NULL: not known).';
+    'File source market: those of the files that a live task or upload still needs, and until when (NULL: not known).';
