@@ -186,6 +186,10 @@ def change_rows(demo: Running, server: str) -> None:
             """
         )
         conn.execute("insert into market.user_statistics_deltas (user_id, tasks_posted) values (1, 100)")
+        conn.execute(
+            "delete from market.cache_entries where key ="
+            " (select max(key) from market.cache_entries where expires_at > now() + interval '1 hour')"
+        )
 
 
 SABOTAGE: dict[str, tuple[Callable[[Running, str], None], list[str]]] = {
@@ -199,6 +203,7 @@ SABOTAGE: dict[str, tuple[Callable[[Running, str], None], list[str]]] = {
             r"coupon \d+: expired, expected active",
             r"balance of user \d+: \d+, expected \d+",
             r"statistics of user 1: \(10\d, ",
+            r"cache entry page:\d+ is gone",
         ],
     ),
 }

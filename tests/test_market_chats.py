@@ -282,6 +282,21 @@ def test_a_warning_once_an_idle_period_and_the_end_after_two_minutes(conn: psyco
     ]  # fmt: skip
 
 
+def test_chats_that_end_are_told_of_before_those_that_take_their_place(own: psycopg.Connection) -> None:
+    add_agent(own, 2)
+    idle = [open_chat(own) for _ in range(2)]
+    waiting = [open_chat(own) for _ in range(2)]
+    last = value(own, "select max(id) from market.chat_events")
+    own.execute("update market.chats set last_activity_at = now() - interval '2 min' where status = 'active'")
+
+    own.execute("call lapse.run('end_idle_chats')")
+
+    assert [(kind, chat) for kind, chat, _, _ in events(own, last)] == [
+        *[("ended", chat) for chat in idle],
+        *[("assigned", chat) for chat in waiting],
+    ]
+
+
 def test_who_waits_is_not_idle_and_the_clock_starts_with_the_agent(conn: psycopg.Connection) -> None:
     start = now(conn)
     chat = open_chat(conn, start)

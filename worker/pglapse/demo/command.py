@@ -50,7 +50,7 @@ def demo(
     ] = None,
     scale: Annotated[
         float,
-        typer.Option(min=0.01, max=20.0, help="How much of everything; 1 is 47,000 rows and 7,000 files."),
+        typer.Option(min=0.01, max=20.0, help="How much of everything; 1 is 54,000 rows and 8,000 files."),
     ] = 1.0,
     stay: Annotated[
         bool,

@@ -6,6 +6,7 @@ from typing import Any
 
 import psycopg
 
+from pglapse.demo import visitors
 from pglapse.demo.plan import Plan, When
 from pglapse.errors import PglapseError
 
@@ -93,6 +94,7 @@ def load(conn: Conn, plan: Plan, begins: datetime) -> None:
                 for u in plan.uploads
             ),
         )
+        visitors.load(conn, plan.visitors, at)
     # People act while the show prepares: tasks get done, called off or taken up again, points are spent.
     with conn.transaction():
         _complete(conn, plan, begins)

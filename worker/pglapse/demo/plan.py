@@ -12,6 +12,9 @@ from datetime import timedelta
 from random import Random
 from typing import Literal
 
+from pglapse.demo import visitors
+from pglapse.demo.visitors import Visitors
+
 When = timedelta | Literal["infinity"] | None
 """A distance from the beginning of the show; ``infinity`` and None are two ways to say never."""
 
@@ -244,6 +247,7 @@ class Plan:
     task_files: list[TaskFile]
     uploads: list[Upload]
     files: list[File]
+    visitors: Visitors
     balances: dict[int, int] = field(default_factory=dict)
     """What each user who ever held points must have at the end."""
 
@@ -252,7 +256,8 @@ class Plan:
         """Rows that are loaded, counters and ledger entries not counted."""
         people = len(self.users) + len(self.sign_ups)
         worth = len(self.coupons) + len(self.codes) + len(self.grants)
-        return people + worth + len(self.tasks) + len(self.task_files) + len(self.uploads)
+        posted = len(self.tasks) + len(self.task_files) + len(self.uploads)
+        return people + worth + posted + self.visitors.rows
 
     def acting(self, act: str) -> list[int]:
         """The tasks that the application does ``act`` to."""
@@ -307,6 +312,7 @@ def make(scale: float = 1.0, seed: int = 2) -> Plan:
         task_files=task_files,
         uploads=uploads,
         files=files + [_uploaded(upload) for upload in uploads],
+        visitors=visitors.make(seed, scale, WINDOW, len(users)),
     )
 
 

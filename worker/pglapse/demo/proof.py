@@ -6,7 +6,7 @@ from typing import Any
 
 import psycopg
 
-from pglapse.demo import files
+from pglapse.demo import files, visitors
 from pglapse.demo.plan import Plan
 
 Conn = psycopg.Connection[Any]
@@ -23,6 +23,7 @@ def differences(conn: Conn, plan: Plan, folder: Path, manifest: Path) -> list[st
         lambda: _uploads(conn, plan),
         lambda: _statistics(conn, plan),
         lambda: _waiting(conn, plan),
+        lambda: visitors.differences(conn, plan.visitors),
         lambda: _troubles(conn),
     )
     return [difference for check in checks for difference in check()]

@@ -9,6 +9,7 @@ from typing import Any
 
 import psycopg
 
+from pglapse.demo import visitors
 from pglapse.demo.plan import WINDOW, Plan
 from pglapse.demo.process import Worker
 
@@ -22,6 +23,11 @@ POLICIES = (
     "cancel_expired_tasks",
     "expire_temp_uploads",
     "fold_user_statistics",
+    "purge_sessions",
+    "purge_cache",
+    "assign_waiting_chats",
+    "warn_idle_chats",
+    "end_idle_chats",
 )
 
 CADENCE = "10 s"
@@ -31,13 +37,14 @@ _LOOK = 0.4
 _PATIENCE = 45.0
 _SETTLED = 5.0
 
-_COUNTS = """
+_COUNTS = f"""
 select (select count(*) from market.coupons as c where c.status = 'expired'),
        (select count(*) from market.invitation_codes as i where i.status = 'expired'),
        (select count(*) from market.point_grants as g where g.expired_at is not null),
        %(sign_ups)s - (select count(*) from market.pending_users),
        (select count(*) from market.tasks as t where t.status = 'cancelled'),
        %(uploads)s - (select count(*) from market.temp_uploads),
+       {visitors.COUNTS},
        (select count(*) from lapse.file_cleanup_queue as q
          where q.dead_at is null and q.not_before <= clock_timestamp())
 """
@@ -82,11 +89,12 @@ def run(
     settled = started
     while True:
         acting = acting and next(acts, None) is not None
-        *counts, due = _counts(conn, plan)
+        *counts, kept, ended, warned, served, due = _counts(conn, plan)
         awaited = {path for path in awaited if path.exists()}
         bars = [
             Bar(name, min(done, total), total) for (name, total), done in zip(totals, counts, strict=True)
         ]
+        bars += [Bar(*bar) for bar in plan.visitors.bars([kept, ended, warned, served])]
         bars.append(Bar("files gone", files - len(awaited), files))
         update(bars)
         if worker.gone():
@@ -114,7 +122,12 @@ def _totals(plan: Plan) -> list[tuple[str, int]]:
 
 
 def _counts(conn: Conn, plan: Plan) -> tuple[int, ...]:
-    numbers = {"sign_ups": len(plan.sign_ups), "uploads": len(plan.uploads)}
+    numbers = {
+        "sign_ups": len(plan.sign_ups),
+        "uploads": len(plan.uploads),
+        "placed": plan.visitors.placed,
+        "silent": plan.visitors.silent,
+    }
     row = conn.execute(_COUNTS, numbers).fetchone()
     assert row is not None  # noqa: S101 - a select without a table gives one row
     return tuple(row)
