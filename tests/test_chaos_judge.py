@@ -31,7 +31,7 @@ def claimed(second: float, lease: float = 10, token: int = 1, worker: str = WORK
 
 def deleted(second: float, generation: str = "g1", thread: int = 1) -> Unlink:
     start = _us(second)
-    return Unlink(PID, thread, generation, start, start + 100, start + 200, done=True)
+    return Unlink(PID, thread, start, start + 100, start + 200, generation)
 
 
 def logged(second: float, outcome: str = "deleted", note: str | None = None) -> Entry:
@@ -86,6 +86,12 @@ RIGHT = {
         cancels=[at(3.6)],
         entries=[logged(5, note="cancelled too late: a worker held it already")],
     ),
+    "asked for again while held, then cancelled, and changed by then": waiting(
+        requests=[asked(2, guard="g0"), asked(3.3)],
+        claims=[claimed(3)],
+        cancels=[at(3.6)],
+        entries=[logged(5, "changed")],
+    ),
     "in use": waiting(references=[Reference("r", at(1))], entries=[logged(3.1, "in_use")]),
     "in use, then asked for again": life(
         requests=[asked(1.2), asked(2)],
@@ -103,7 +109,7 @@ RIGHT = {
         references=[Reference("r", at(3.2), fragile=True)],
     ),
     "asked for again while a worker held it, for later": life(
-        requests=[asked(2), asked(3.5, due=20)],
+        requests=[asked(2), asked(3.5, due=15.0001)],
         claims=[claimed(3), claimed(15, token=2, released=_us(15.1)), claimed(21, token=3)],
         unlinks=[deleted(4), deleted(22, "g2")],
         writings=[wrote(1), wrote(16, "g2")],
@@ -172,7 +178,11 @@ WRONG = {
     "logged as deleted by nobody": (life(unlinks=[], writings=[]), "no worker did"),
     "in use by nothing": (waiting(entries=[logged(3.1, "in_use")]), "nothing referred to it"),
     "in use, and deleted for the same request": (
-        life(references=[Reference("r", at(1), ended=at(2.6))], entries=[logged(2.5, "in_use"), logged(5)]),
+        life(
+            requests=[asked(0.1)],
+            references=[Reference("r", at(0.3), ended=at(2.6))],
+            entries=[logged(2.5, "in_use"), logged(5)],
+        ),
         "though nobody asked",
     ),
     "asked for after it was found in use": (

@@ -70,6 +70,7 @@ class Campaign:
     market: int = 1
     lease: float = 2.0
     slow: float = 1.0
+    hesitant: float = 0
     options: Sequence[str] = ("--batch", "100")
     application: Sequence[str] = ()
     trust_xids: bool = True
@@ -186,6 +187,7 @@ def _scene(campaign: Campaign, folder: Path, seconds: float, seed: str, stack: E
 
 def _play(campaign: Campaign, scene: Scene, trouble: Trouble) -> None:
     fleet = scene.fleet
+    fleet.hesitant = campaign.hesitant
     fleet.employ(campaign.workers)
     for _ in range(campaign.plain):
         fleet.apply("plain", scene.ways.application, *campaign.application)
@@ -204,6 +206,7 @@ def _play(campaign: Campaign, scene: Scene, trouble: Trouble) -> None:
 def _settle(campaign: Campaign, scene: Scene) -> None:
     """All is well again: let everybody finish what they began."""
     campaign.mend(scene)
+    scene.fleet.calm()
     scene.fleet.end_applications()
     with psycopg.connect(scene.ways.admin, autocommit=True) as conn:
         _gone(conn, APPLICATION)

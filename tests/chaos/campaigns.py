@@ -13,6 +13,7 @@ from tests.chaos.evidence import Evidence
 from tests.chaos.faults import (
     KillServer,
     KillWorkers,
+    LetGoOn,
     ReplaceWorkers,
     Rhythm,
     StopWorkers,
@@ -203,6 +204,11 @@ def no_attempt_is_burnt(scene: Scene, evidence: Evidence, verdict: Verdict) -> N
             verdict.violations.append(f"{storage}:{path} is dead: {story.row.error}")
 
 
+def the_window_was_seen(scene: Scene, evidence: Evidence, verdict: Verdict) -> None:
+    if not verdict.late:
+        verdict.violations.append("can't judge: workers were stopped before deletions, and none came late")
+
+
 POOLED = {
     "poolers killed": 6,
     "workers killed": 10,
@@ -229,6 +235,16 @@ CAMPAIGNS = {
             {"workers stopped for twice their lease": 8},
             lease=1.0,
             slow=40,  # so that a worker has many files in hand when it is stopped
+        ),
+        Campaign(
+            "window",
+            "workers that stop between their look at the lease and the deletion, for twice the lease",
+            lambda scene: [Rhythm(LetGoOn(scene.fleet), 0.02, 0.1)],
+            {"workers stopped between look and deletion": 5},
+            judged=the_window_was_seen,
+            workers=1,  # with others, these take the file over and there is nothing left to delete too late
+            lease=1.0,
+            hesitant=0.02,
         ),
         Campaign(
             "crashes",

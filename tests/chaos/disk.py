@@ -26,10 +26,32 @@ class Disk:
         for storage in STORAGES:
             self.root(storage).mkdir(parents=True)
         self.incoming.mkdir()
+        self._tombs.mkdir()
+        self.hesitation.touch()
 
     @property
     def incoming(self) -> Path:
         return self.folder / "incoming"
+
+    @property
+    def hesitation(self) -> Path:
+        """While it is there, workers that were told to hesitate do."""
+        return self.folder / "hesitation"
+
+    @property
+    def _tombs(self) -> Path:
+        return self.folder / "tombs"
+
+    def tomb(self, pid: int, number: int) -> Path:
+        """Where a deletion of a process puts the file, before it really goes."""
+        return self._tombs / f"{pid}-{number}"
+
+    def buried(self, pid: int, number: int) -> str | None:
+        """The generation that is still in the tomb of a deletion."""
+        try:
+            return generation(self.tomb(pid, number).read_bytes())
+        except FileNotFoundError:
+            return None
 
     def root(self, storage: str) -> Path:
         return self.folder / storage

@@ -64,13 +64,11 @@ class Unlink:
 
     pid: int
     thread: int
-    generation: str | None
     began: int
     at: int
     ended: int = NEVER
-    done: bool | None = None
-    """None: the process did not live to tell."""
-    same: bool = True
+    generation: str | None = None
+    """What went; None if nothing did."""
 
 
 @dataclass
@@ -264,13 +262,16 @@ def _worker(facts: list[dict[str, Any]], disk: Disk, found: Evidence) -> None:
     calls: dict[int, Unlink] = {}
     for fact in facts[1:]:
         if fact["kind"] == "unlink":
-            call = Unlink(pid, fact["thread"], fact["generation"], fact["began"], fact["t"])
+            call = Unlink(pid, fact["thread"], fact["began"], fact["t"])
             calls[fact["n"]] = call
             found.stories[disk.place(fact["file"])].unlinks.append(call)
         elif fact["kind"] == "unlinked":
             call = calls[fact["n"]]
-            call.ended, call.done, call.same = fact["t"], fact["done"], fact.get("same", True)
-            found.numbers["files deleted"] += fact["done"]
+            call.ended, call.generation = fact["t"], fact.get("generation")
+    for number, call in calls.items():
+        if call.ended == NEVER:
+            call.generation = disk.buried(pid, number)
+        found.numbers["files deleted"] += call.generation is not None
 
 
 def _database(conn: psycopg.Connection[Any], found: Evidence) -> None:

@@ -17,7 +17,7 @@ import psycopg
 from pglapse import cluster
 from pglapse.cluster import Cluster
 from tests.chaos.database import APPLICATION, WORKER
-from tests.chaos.fleet import Fleet
+from tests.chaos.fleet import Fleet, state
 
 
 class Fault(ABC):
@@ -113,6 +113,22 @@ class StopWorkers(Fault):
 
 
 @dataclass
+class LetGoOn(Fault):
+    """SIGCONT to workers that stopped right before a deletion, twice their lease later."""
+
+    fleet: Fleet
+    name: str = "workers stopped between look and deletion"
+
+    def strike(self, dice: random.Random, stop: threading.Event) -> int:
+        stopped = self.fleet.stopped()
+        if stopped:
+            stop.wait(self.fleet.lease * 2)
+        for process in stopped:
+            process.send_signal(signal.SIGCONT)
+        return len(stopped)
+
+
+@dataclass
 class Terminate(Fault):
     """pg_terminate_backend on one of a role's backends, at whatever it is doing."""
 
@@ -177,17 +193,10 @@ def kill_server(server: Cluster) -> None:
         with suppress(ProcessLookupError):
             os.kill(pid, signal.SIGKILL)
     until = time.monotonic() + 20
-    while any(_alive(pid) for pid in pids):
+    while any(state(pid) not in "ZX" for pid in pids):
         if time.monotonic() > until:
             raise RuntimeError("killed processes of the server don't end")
         time.sleep(0.01)
     # A dead process that nobody has reaped yet would look like a living server to the next one.
     for file in [pidfile, *server.socket.glob(".s.PGSQL.*.lock")]:
         file.unlink(missing_ok=True)
-
-
-def _alive(pid: int) -> bool:
-    try:
-        return Path(f"/proc/{pid}/stat").read_text().rsplit(")", 1)[1].split()[0] not in "ZX"
-    except FileNotFoundError:
-        return False

@@ -18,6 +18,14 @@ from tests.support.install import ROOT
 GRACE = 30.0  # seconds that a worker may take to stop
 
 
+def state(pid: int) -> str:
+    """A process's state, as ps shows it; X where there is none."""
+    try:
+        return Path(f"/proc/{pid}/stat").read_text().rsplit(")", 1)[1].split()[0]
+    except FileNotFoundError:
+        return "X"
+
+
 def environment(dsn: str = "") -> dict[str, str]:
     kept = {name: value for name, value in os.environ.items() if not name.startswith(("PG", "DATABASE_URL"))}
     path = os.pathsep.join([str(ROOT / "worker"), str(ROOT)])
@@ -35,6 +43,8 @@ class Fleet:
     lease: float = 2.0
     slow: float = 1.0
     """Milliseconds that a deletion takes, on average."""
+    hesitant: float = 0
+    """Share of deletions right before which a worker stops, until it is let go on."""
     options: Sequence[str] = ()
     within: Callable[[int], Sequence[str]] = lambda place: ()
     """What a worker's command line begins with, by place: to run it on another host."""
@@ -78,7 +88,8 @@ class Fleet:
         self.started += 1
         name = f"worker{place}-{self.started}"
         self._workers[place] = self._popen(
-            ["-m", "tests.chaos.worker", str(self._journal(name)), str(self.slow), f"{self.seed}/{name}",
+            ["-m", "tests.chaos.worker", str(self.disk.folder), str(self._journal(name)),
+             str(self.slow), str(self.hesitant), f"{self.seed}/{name}",
              "--", "worker", "--config", str(self.config), "--tick", "never", "--lease", str(self.lease),
              *self.options],
             name, environment(self.dsn), *self.within(place),
@@ -118,6 +129,17 @@ class Fleet:
             process = self._workers[place]
             process.send_signal(number)
             return process
+
+    def stopped(self) -> list[subprocess.Popen[bytes]]:
+        """Workers that a signal has stopped."""
+        with self._lock:
+            return [one for one in self._workers.values() if one.poll() is None and state(one.pid) == "T"]
+
+    def calm(self) -> None:
+        """From now on no worker stops by itself; those that have go on."""
+        self.disk.hesitation.unlink(missing_ok=True)
+        for process in self.stopped():
+            process.send_signal(signal.SIGCONT)
 
     def kill(self, place: int) -> None:
         """kill -9, and another one takes its place."""

@@ -106,20 +106,22 @@ class _Path:
     def used_up(self, request: Request, entry: Entry, claim: Claim) -> bool:
         """Whether a request was surely met before this claim, and the row taken out."""
         met = self.met(entry)
+        if met is None or entry.finished >= claim.leased_at:
+            return False
+        locked, began = met
         # A request whose time had not come by then is kept beside the lease, and counts from that time on.
-        return (
-            met is not None and entry.finished < claim.leased_at and request.end < met and request.due <= met
-        )
+        return request.end < locked and request.due <= began
 
-    def met(self, entry: Entry) -> int | None:
-        """When the row of a line of the log was taken: requests committed by then are in it, later ones not.
+    def met(self, entry: Entry) -> tuple[int, int] | None:
+        """When the row of a line of the log was locked to be taken, and when that claim had begun.
 
-        A file that is needed is never handed out: its line is written while the row is locked.
+        Requests committed before the lock are in it, later ones not. A file that is needed is never handed
+        out: its line is written while the row is locked.
         """
         if entry.outcome == "in_use":
-            return entry.finished
+            return entry.finished, entry.finished - CLAIM
         claim = self.claim_of(entry) if entry.outcome in HANDED_OUT else None
-        return claim.at if claim else None
+        return (claim.at, claim.leased_at) if claim else None
 
     def claim_of(self, entry: Entry) -> Claim | None:
         """The claim that led to a line of the log."""
@@ -138,7 +140,7 @@ class _Path:
 
     def deletions_were_right(self) -> None:
         for call in self.story.unlinks:
-            if call.done is False or (call.done is None and self.story.there == call.generation):
+            if call.generation is None:
                 continue
             claim = self.held(call)
             if claim is None:
@@ -146,7 +148,7 @@ class _Path:
                 continue
             self.no_row_needed_it(call, claim)
             self.it_was_the_one_meant(call, claim)
-            if call.at > claim.over(call.at):
+            if call.ended != NEVER and call.ended > claim.over(call.at):
                 self.came_late(call, claim, claim.over(call.at))
 
     def held(self, call: Unlink) -> Claim | None:
@@ -177,7 +179,7 @@ class _Path:
     def it_was_the_one_meant(self, call: Unlink, claim: Claim) -> None:
         """A guarded file must be the one that was condemned, unless it was replaced right before it went."""
         asked = [request.guard for request in self.story.requests if self.counts(request, claim)]
-        if not asked or None in asked or call.generation is None or not call.same:
+        if not asked or None in asked:
             return
         known = {request.guard for request in self.story.requests if request.intent < claim.at}
         if call.generation in known:
@@ -191,7 +193,9 @@ class _Path:
             )
 
     def came_late(self, call: Unlink, claim: Claim, over: int) -> None:
-        late = call.at - over
+        # Stopped in between, it deleted at one of its ends: when it went on, most likely.
+        when = call.at if call.at > over else call.ended
+        late = when - over
         if self.looked[id(call)] > over:
             self.accuse(
                 f"was deleted {late / 1000:.0f} ms after its lease, which had been over "
@@ -200,13 +204,13 @@ class _Path:
             return
         self.verdict.late.append(late)
         saved = any(
-            cancel.sure and over < cancel.first and cancel.end < call.at for cancel in self.story.cancels
+            cancel.sure and over < cancel.first and cancel.end < when for cancel in self.story.cancels
         )
         anew = any(
             writing.generation == call.generation and writing.began > over for writing in self.story.writings
         )
         needed = any(
-            self.surely_needed(reference, call.at, call.ended, call.at) and reference.made.first > over
+            self.surely_needed(reference, when, call.ended, when) and reference.made.first > over
             for reference in self.story.references
         )
         for happened, words in ((saved, "saved"), (anew, "written"), (needed, "needed")):
@@ -247,7 +251,7 @@ class _Path:
             if cancelled and entry.finished > request.first and _says_cancelled(entry):
                 return True
             met = self.met(entry)
-            if met is not None and met > request.intent:
+            if met is not None and met[0] > request.intent:
                 return True
             if entry.outcome == "discarded" and entry.finished > request.intent:
                 return True
@@ -264,7 +268,7 @@ class _Path:
             if there is not None and there.ended < claim.leased_at:
                 self.accuse(f"is logged as {entry.outcome}, and is still there: {_said(claim)}")
             if entry.outcome == "deleted" and not any(
-                call.pid == claim.pid and claim.at <= call.at and call.done is not False
+                call.pid == claim.pid and claim.at <= call.at and call.generation is not None
                 for call in story.unlinks
             ):
                 self.accuse(f"is logged as deleted, and no worker did: {_said(claim)}")
@@ -291,24 +295,20 @@ class _Path:
     def nothing_went_by_itself(self) -> None:
         """Every file written is there, or was replaced, or a worker was seen deleting it."""
         story = self.story
-        gone = Counter(call.generation for call in story.unlinks if call.done is not False)
-        unclear = sum(1 for call in story.unlinks if call.done is not False and not call.same)
-        lost = []
+        gone = {call.generation for call in story.unlinks}
         for writing in story.writings:
-            if writing.ended == NEVER or writing.generation == story.there or gone[writing.generation]:
+            if writing.ended == NEVER or writing.generation == story.there or writing.generation in gone:
                 continue
-            if any(
-                other is not writing and other.ended > writing.began for other in story.writings
-            ):  # replaced, or perhaps
-                continue
-            lost.append(writing.generation)
-        if len(lost) > unclear:
-            self.accuse(f"can't judge: {lost[0]} went, and nobody was seen deleting it")
+            if not any(other is not writing and other.ended > writing.began for other in story.writings):
+                self.accuse(f"can't judge: {writing.generation} went, and nobody was seen deleting it")
 
 
 def _says_cancelled(entry: Entry) -> bool:
-    """A worker that held the file when it was cancelled may have deleted it: then the note says so."""
-    return entry.outcome == "cancelled" or (entry.note or "").startswith("cancelled")
+    """A worker that held the file when it was cancelled may have deleted it: then the note says so.
+
+    Or it may have found another file there, and then the note says what it found.
+    """
+    return entry.outcome in ("cancelled", "changed") or (entry.note or "").startswith("cancelled")
 
 
 def _said(claim: Claim) -> str:
