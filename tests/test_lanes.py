@@ -183,7 +183,9 @@ def test_a_lease_is_renewed_while_a_slow_storage_works(conn, dsn, stuck):
         drain(conn, who)
 
     assert taken == []
-    assert [row[:2] for row in conn.execute("select path, attempts from lapse.file_cleanup_log")] == [
+    assert [
+        row[:2] for row in conn.execute("select path, attempts from lapse.file_cleanup_log order by 1")
+    ] == [
         ("slow", 1),
         ("waiting behind it", 1),
     ]
