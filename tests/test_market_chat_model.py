@@ -161,7 +161,7 @@ STEPS = [wait, wait, open_chat, open_chat, open_chat, end_chat, write, come_and_
 
 
 @settings(
-    max_examples=100,
+    max_examples=60,
     deadline=None,
     derandomize=True,
     suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow],

@@ -319,7 +319,7 @@ def test_who_has_a_number_holds_up_who_would_have_a_later_one(
 
 
 CONNECTIONS = 20
-SECONDS = 3.0
+SECONDS = 2.0
 AGENTS = 4
 MAX_CHATS = 3
 

@@ -366,7 +366,8 @@ def test_an_empty_run_reads_no_more_when_many_rows_are_due_later(
 
     many = measured(dsn)
 
-    assert {key: (read, few[key]) for key, read in many.items() if read > 2 * few[key] + 10} == {}
+    # Catalogs may add a few pages; each of the tables has hundreds.
+    assert {key: (read, few[key]) for key, read in many.items() if read > few[key] + 60} == {}
 
 
 def scans(conn: psycopg.Connection, tables: list[str], index: str) -> tuple[int, int]:
