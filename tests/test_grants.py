@@ -20,6 +20,7 @@ MAY_CALL = {
     "grant_worker": RUNNER
     | {"api_version", "worker_hello", "worker_beat", "worker_bye", "exchange_files", "renew_files"}
     | {"storage_marker"}
+    | {"unknown_files", "listed_files", "enqueue_orphans", "sweep_begin", "sweep_end"}
     | {"tick_wanted", "tick_acquire", "tick_release"},
     "grant_observer": {"api_version", "backlog", "schedule_text"},
 }
