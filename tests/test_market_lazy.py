@@ -189,6 +189,23 @@ def test_3_days_are_72_hours_across_a_change_of_the_clocks(tx: psycopg.Connectio
     assert set(queue(tx)) == {"public:a"}
 
 
+def test_a_file_that_something_else_needs_is_not_queued_again_and_again(tx: psycopg.Connection) -> None:
+    task = add_finished(tx, *(f"shared {number}" for number in range(5)), "upload", "lost", ago=2 * KEPT)
+    live = add_task(tx)
+    for number in range(5):
+        add_file(tx, live, f"shared {number}")
+    add(tx, "temp_uploads", user_id=add_user(tx), storage="public", path="upload")
+
+    get(tx, task)
+    assert set(queue(tx)) == {"public:lost"}
+    tx.execute("truncate lapse.file_cleanup_queue")
+    assert value(tx, REQUEUE, 2) == 1, "also where more are needed than the limit"
+    assert set(queue(tx)) == {"public:lost"}
+
+    tx.execute("select market.cancel_task(%s)", [live])
+    assert len(queue(tx)) == 6, "it is queued when the other task ends"
+
+
 # ... never fails
 
 

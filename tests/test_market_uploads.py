@@ -467,6 +467,10 @@ def test_an_upload_whose_file_went_is_marked_and_not_queued_again(
     (claim,) = exchange(conn).claimed
 
     other.execute("select from market.temp_uploads where id = %s for update", [upload])
+    with conn.transaction():
+        conn.execute("set local lock_timeout = '5 s'")
+        told = conn.execute("select * from market.files_removed('{public}', '{a}', array[now()])").fetchall()
+    assert told == [("public", "a")]
     hand_in(conn, result(claim))
     assert value(conn, "select removed_at from market.temp_uploads") is None, "locked: told again later"
     other.rollback()
@@ -588,6 +592,24 @@ def test_a_task_that_comes_while_its_upload_expires_is_refused(
 
     assert set(queue(conn)) == {"public:a"}
     assert value(conn, "select count(*) from market.tasks") == 0
+
+
+def test_an_upload_that_is_registered_again_while_it_expires_is_kept(
+    conn: psycopg.Connection, other: psycopg.Connection
+) -> None:
+    user, end = add_user(conn), now(conn) + HOUR
+    add_upload(conn, user, "a", expires_at=end)
+
+    assert value(other, EXPIRE, end) == 1
+    again = "select market.register_temp_upload(%s, 'public', 'a')"
+    with waiting(conn, again, user) as answer:
+        other.commit()
+        answer.result(10)
+    assert (uploads(conn), queue(conn)) == (["a"], {})
+
+    other.execute(again, [user])
+    assert value(conn, EXPIRE, now(conn) + 2 * DAY) == 0, "it is locked"
+    other.commit()
 
 
 @pytest.mark.parametrize("way", ["insert", "update"])

@@ -35,7 +35,7 @@ begin
 
     if v_task.files_go_at <= p_now then
         begin
-            perform market.queue_forgotten_files(p_task_id, v_task.files_go_at);
+            perform market.queue_forgotten_files(p_task_id, v_task.files_go_at, p_now);
         exception
             when query_canceled or assert_failure or others then
                 null;

@@ -4,7 +4,8 @@
 -- that it has no need of. Out: files queued, as picked and as handled, so that
 -- this is what the history of runs says. Raises nothing of its own. Such files are
 -- left by what triggers don't see: a restored dump, a time when they were disabled,
--- a TRUNCATE of the queue. A file that is queued, dead ones included, is left as it is.
+-- a TRUNCATE of the queue. A file that is queued, dead ones included, is left as it
+-- is, and so is one that another row needs: it is queued when that one ends.
 --
 -- Finished tasks are looked through in the order of tasks_finished, in windows of
 -- a thousand. A call looks for 10 seconds, or half of what statement_timeout
@@ -28,14 +29,16 @@ create or replace function market.requeue_task_files(
     set jit = off
 as $$
 declare
-    v_until  timestamptz := clock_timestamp() + least(interval '10 s', lapse.statement_time_left() / 2);
-    v_at     timestamptz;
-    v_id     bigint;
-    v_end_at timestamptz;
-    v_end_id bigint;
-    v_found  bigint[];
-    v_lost   bigint[] := '{}';
-    v_files  lapse.file_request[];
+    v_until    timestamptz := clock_timestamp() + least(interval '10 s', lapse.statement_time_left() / 2);
+    v_at       timestamptz;
+    v_id       bigint;
+    v_end_at   timestamptz;
+    v_end_id   bigint;
+    v_ids      bigint[];
+    v_storages text[];
+    v_paths    text[];
+    v_lost     bigint[] := '{}';
+    v_files    lapse.file_request[];
 begin
     if not pg_try_advisory_xact_lock(1835102827, hashtext('requeue_task_files')) then
         return (0, 0, null)::lapse.progress;
@@ -54,7 +57,7 @@ begin
              limit 1000
         ),
         lost as (
-            select f.id
+            select f.id, f.storage, f.path
               from looked_at as l
              cross join lateral (select f.id, f.storage, f.path
                                    from market.task_files as f
@@ -64,18 +67,27 @@ begin
              where not exists (select from lapse.file_cleanup_queue as q
                                 where q.storage = f.storage
                                   and lapse.path_digest(q.path) = lapse.path_digest(f.path))
-             limit p_limit - cardinality(v_lost)
         )
-        select (select array_agg(l.id) from lost as l), e.files_go_at, e.id
-          into v_found, v_end_at, v_end_id
-          from (select l.files_go_at, l.id from looked_at as l order by l.files_go_at desc, l.id desc limit 1) as e;
+        select l.ids, l.storages, l.paths, e.files_go_at, e.id
+          into v_ids, v_storages, v_paths, v_end_at, v_end_id
+          from (select l.files_go_at, l.id from looked_at as l order by l.files_go_at desc, l.id desc limit 1) as e
+         cross join (select array_agg(l.id) as ids, array_agg(l.storage) as storages, array_agg(l.path) as paths
+                       from lost as l) as l;
 
         if not found then
             v_at := '-infinity';
             v_id := -9223372036854775808;
             exit;
         end if;
-        v_lost := v_lost || v_found;
+        if v_ids is not null then
+            v_lost := v_lost || array(select l.id
+                                        from unnest(v_ids, v_storages, v_paths) as l (id, storage, path)
+                                        left join market.files_in_use(v_storages, v_paths) as u
+                                          on u.storage = l.storage and u.path = l.path
+                                         and (u.until is null or u.until > p_cutoff)
+                                       where u.path is null
+                                       limit p_limit - cardinality(v_lost));
+        end if;
         exit when cardinality(v_lost) >= p_limit;  -- this window may have more: it comes again
         v_at := v_end_at;
         v_id := v_end_id;
