@@ -502,6 +502,41 @@ def test_the_root_stays_open_until_every_thread_is_done_with_it(root, monkeypatc
     assert closed.count(str(root)) == 1
 
 
+def test_the_root_stays_open_for_helpers_also_when_the_first_thread_fails(root, pool, monkeypatch):
+    names = [f"{number}/f" for number in range(40)]
+    put(root, *names)
+    closed: list[str] = []
+    close, begun, looks, late = os.close, threading.Event(), [], []
+
+    def noted(descriptor: int) -> None:
+        closed.append(str(Path(f"/proc/self/fd/{descriptor}").readlink()))
+        close(descriptor)
+
+    def waits() -> int:
+        looks.append(1)
+        if len(looks) > 2:  # helpers were invited after the second look
+            assert begun.wait(20)
+            raise ZeroDivisionError("a bug")
+        return 0
+
+    def slowly() -> bool:
+        if threading.current_thread() is not threading.main_thread():
+            begun.set()
+            time.sleep(0.02)  # time enough for the first thread to close the root, if it does not wait
+        late.append(str(root) in closed)
+        return True
+
+    storage = open_local("public", root, pool, threads=3)
+    monkeypatch.setattr(local, "BLOCKED", 0)
+    monkeypatch.setattr(local, "_waits", waits)
+    monkeypatch.setattr(os, "close", noted)
+    with pytest.raises(ZeroDivisionError):
+        delete(storage, names, slowly)
+
+    assert not any(late)
+    assert closed.count(str(root)) == 1
+
+
 def test_helpers_come_where_the_disk_makes_us_wait_and_only_there(root, storage, monkeypatch):
     names = [f"d/{number}" for number in range(200)]
     unlink, slow, waits, threads = os.unlink, True, 0, set()

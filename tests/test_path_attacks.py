@@ -328,6 +328,16 @@ def test_another_file_system_below_the_root_is_not_entered(asking, root, storage
         assert files(root) == ["m/1"]
 
 
+def test_where_nothing_tells_of_mounts_another_file_system_is_known_by_its_device(root, pool, monkeypatch):
+    monkeypatch.setattr(mounts, "_statx", None)
+    monkeypatch.setattr(mounts, "_mount", lambda descriptor: 0)
+    (root / "m").mkdir()
+    with tmpfs(root / "m"):
+        put(root, "m/1", "a/1")
+
+        assert verdicts(open_local("x", root, pool), "m/1", "a/1") == ["refused", "deleted"]
+
+
 def test_the_roots_own_folder_mounted_inside_it_is_not_entered(asking, root, storage):
     put(root, "a/1", "m/2")
     with bound(root / "a", root / "m"):

@@ -48,6 +48,38 @@ def test_a_bad_path_is_refused_with_the_reason(path, words):
         split(path)
 
 
+LONG = "/".join(["d" * 200] * 20)
+
+
+@pytest.mark.parametrize(
+    ("path", "words"),
+    [
+        ("a/" + "x" * 256, "256 bytes"),
+        ("x" * 256, "256 bytes"),
+        ("a/..", "'..'"),
+        ("a/.", "'.'"),
+        ("..", "'..'"),
+        (".", "'.'"),
+        ("a/", "ends in a slash"),
+        ("/", "absolute"),
+        ("/ok", "absolute"),
+        ("", "empty"),
+        ("a/ok\x00", "NUL"),
+        ("a/\x00", "NUL"),
+        ("a/\udcff", "not valid Unicode"),
+        (f"{LONG}/{'x' * 100}", "4,120 bytes"),
+    ],
+)
+def test_a_bad_path_is_refused_also_behind_good_ones_of_the_same_folder(tmp_path, path, words):
+    good = ["ok", "a/ok", f"{LONG}/ok"]
+
+    with ThreadPoolExecutor(2) as pool:
+        outcomes = delete(open_local("x", tmp_path, pool), [*good, path, *good])
+
+    assert [outcome.verdict for outcome in outcomes] == [*["missing"] * 3, "refused", *["missing"] * 3]
+    assert words in outcomes[3].error
+
+
 hostile = st.one_of(
     st.text(st.characters(), max_size=300),
     st.binary(max_size=300).map(lambda raw: raw.decode("utf-8", "surrogateescape")),

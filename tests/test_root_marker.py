@@ -182,6 +182,27 @@ def test_a_root_that_goes_while_files_are_looked_for_makes_none_missing(root, op
     assert "has no marker" in outcomes[1].error
 
 
+def test_files_that_are_missing_from_a_root_that_was_mounted_anew_meanwhile_are_looked_for_again(
+    root, opened
+):
+    put(root, "a/1")
+    storage = opened(Database())
+    storage.check()
+    put(root.with_name("copy"), "a/1", "a/2", NAME, content=(root / NAME).read_bytes())
+
+    def replace() -> bool:
+        if root.with_name("copy").exists():
+            root.rename(root.with_name("old"))
+            root.with_name("copy").rename(root)
+        return True
+
+    outcomes = delete(storage, ["a/2", "a/1"], replace)
+
+    assert [outcome.verdict for outcome in outcomes] == ["released", "deleted"]
+    assert outcomes[0].error == f"the root {root} of storage public was mounted anew meanwhile"
+    assert verdicts(storage, "a/2") == ["deleted"]
+
+
 def test_a_marker_that_was_seen_once_is_never_written_again(root, opened):
     database = Database()
     storage = opened(database)
@@ -250,6 +271,7 @@ def test_a_lost_connection_leaves_the_question_open(root, opened):
 
     with pytest.raises(ConnectionError):
         storage.introduce(lost)
+    assert storage.asks
     storage.introduce(Database())
 
     assert away(storage) is None

@@ -33,7 +33,7 @@ class Denials:
         self._look_at = self._looking_since = None
 
     def everywhere(self, folders: Sequence[object]) -> bool:
-        """Whether denials, of files given by their folders, are the storage's. Nothing was deleted beside."""
+        """Whether denials, of files given by their folders, are the storage's."""
         now = clock()
         if len(folders) < FILES or len(set(folders)) < FOLDERS or now - self._deleted_at < RECENT:
             return False

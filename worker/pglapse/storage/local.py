@@ -122,7 +122,7 @@ class LocalStorage:
         for position in work.missing:
             batch.end(position, MISSING)
         folders = [folder for _, folder, _ in work.denied]
-        if not work.deleted and self._denials.everywhere(folders):
+        if self._denials.everywhere(folders):
             raise Away(
                 f"storage {self.name} lets nothing be deleted, none of {len(folders)} files in "
                 f"{len(set(folders))} folders: {work.denied[0][2].error}. Is the worker the right user?"
