@@ -28,6 +28,7 @@ from tests.chaos.journal import Journal, now
 PATIENCE = 4.0  # seconds that one statement may take before the connection counts as dead
 LOOKING = 60.0  # seconds to find out what became of a COMMIT
 ROLLED_BACK = 0.15  # of all transactions
+DAWDLING = 0.02  # of all transactions: they keep their locks for a second or two
 
 Connection = psycopg.Connection[Any]
 
@@ -124,6 +125,8 @@ class Application:
                     [mark],
                 ).fetchone() or ("", 0)
                 work(conn, doing)
+                if self.dice.random() < DAWDLING:
+                    time.sleep(self.dice.uniform(0.2, 2))
                 if self.dice.random() < ROLLED_BACK:
                     conn.rollback()
                     self._journal.note("rolled back", txn=mark)

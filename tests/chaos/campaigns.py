@@ -14,6 +14,7 @@ from tests.chaos.faults import (
     KillServer,
     KillWorkers,
     LetGoOn,
+    LockSources,
     ReplaceWorkers,
     Rhythm,
     StopWorkers,
@@ -42,6 +43,10 @@ def deployments(scene: Scene) -> list[Rhythm]:
 
 def stops(scene: Scene) -> list[Rhythm]:
     return [Rhythm(StopWorkers(scene.fleet), 0.1, 1)]
+
+
+def locks(scene: Scene) -> list[Rhythm]:
+    return [Rhythm(LockSources(scene.ways.admin), 1, 4), Rhythm(KillWorkers(scene.fleet), 2, 6)]
 
 
 def crashes(scene: Scene) -> list[Rhythm]:
@@ -258,6 +263,15 @@ CAMPAIGNS = {
             "pg_terminate_backend on workers and applications",
             terminations,
             {"workers' backends terminated": 40, "applications' backends terminated": 100},
+        ),
+        Campaign(
+            "sources",
+            "tables that say which files are needed are locked, so that nobody can ask",
+            lambda scene: [
+                Rhythm(LockSources(scene.ways.admin), 1, 4),
+                Rhythm(KillWorkers(scene.fleet), 2, 6),
+            ],
+            {"tables of references locked": 8, "workers killed": 6},
         ),
         Campaign("away", "no server for a minute", away, {"times without a server": 1}),
         Campaign(

@@ -154,6 +154,24 @@ class Terminate(Fault):
 
 
 @dataclass
+class LockSources(Fault):
+    """Nobody can read a table of references for a moment: then nothing may be taken for not referenced."""
+
+    admin: str
+    name: str = "tables of references locked"
+
+    def strike(self, dice: random.Random, stop: threading.Event) -> int:
+        table = dice.choice(("chaos.reference", "market.task_files", "market.tasks"))
+        with psycopg.connect(self.admin, options="-c lock_timeout=5s -c deadlock_timeout=10s") as conn:
+            try:
+                conn.execute(f"lock table {table} in access exclusive mode")
+            except psycopg.errors.LockNotAvailable:
+                return 0
+            stop.wait(dice.uniform(0.3, 1.5))
+        return 1
+
+
+@dataclass
 class KillServer(Fault):
     """kill -9 of every process of the server, and an immediate restart."""
 
