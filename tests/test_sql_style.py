@@ -95,6 +95,22 @@ $$;
 comment on procedure lapse.count_files(text) is 'Counts.';
 """
 
+INLINED = """\
+-- lapse.count_files: how a name reads aloud.
+--
+-- In: a name. Out: the same in capitals. It is put where it is called, so it has no SET clause.
+
+create or replace function lapse.count_files(p_name text)
+    returns text
+    language sql
+    immutable
+as $$
+    select pg_catalog.upper(pg_catalog.replace(p_name, '_', ''))
+$$;
+
+comment on function lapse.count_files(text) is 'A name aloud.';
+"""
+
 BROKEN = [
     (GOOD, "create or replace function", "create function", "write create or replace"),
     (GOOD, "comment on", "create table lapse.x (); comment on", "CreateStmt has no place in functions/"),
@@ -109,6 +125,9 @@ BROKEN = [
     (GOOD, "'How many files a storage holds.'", "null", "no comment on lapse.count_files"),
     (GOOD, "pg_catalog, pg_temp", "pg_catalog", "set search_path"),
     (GOOD, "    set search_path = pg_catalog, pg_temp\n", "", "set search_path"),
+    (INLINED, "pg_catalog.upper", "upper", "set search_path"),
+    (INLINED, "immutable", "stable", "set search_path"),
+    (INLINED, "'')", "'' operator(public.||) 'a')", "set search_path"),
     (GOOD, "    volatile\n", "", "say volatile, stable or immutable"),
     (
         GOOD,
@@ -150,7 +169,7 @@ def test_a_file_keeps_the_house_style(path: Path) -> None:
 
 @pytest.mark.parametrize(
     "text",
-    [GOOD, TRIGGER, CONSTRAINT, PROCEDURE],
+    [GOOD, INLINED, TRIGGER, CONSTRAINT, PROCEDURE],
     ids=["function", "trigger", "constraint trigger", "procedure"],
 )
 def test_what_is_good_is_not_complained_of(text: str) -> None:

@@ -42,7 +42,7 @@ class Worker:
         storages: Mapping[str, Storage],
         stopping: Callable[[], bool],
         *,
-        batch: int = 500,
+        batch: int = 1000,
         lease: float = 60.0,
         patience: float = 60.0,
         grace: float = 25.0,

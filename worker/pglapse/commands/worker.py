@@ -45,7 +45,7 @@ def worker(
     threads: Annotated[
         int, typer.Option(min=1, max=32, help="Files deleted at the same time.", envvar="PGLAPSE_THREADS")
     ] = 4,
-    batch: Annotated[int, typer.Option(min=1, max=10_000, help="Most files taken at a time.")] = 500,
+    batch: Annotated[int, typer.Option(min=1, max=10_000, help="Most files taken at a time.")] = 1000,
     lease: Annotated[
         float,
         typer.Option(
