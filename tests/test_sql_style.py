@@ -170,7 +170,7 @@ def test_a_file_keeps_the_house_style(path: Path) -> None:
 @pytest.mark.parametrize(
     "text",
     [GOOD, INLINED, TRIGGER, CONSTRAINT, PROCEDURE],
-    ids=["function", "trigger", "constraint trigger", "procedure"],
+    ids=["function", "inlined function", "trigger", "constraint trigger", "procedure"],
 )
 def test_what_is_good_is_not_complained_of(text: str) -> None:
     assert complaints(File(kind(text), "lapse", "count_files", text)) == []
