@@ -136,10 +136,18 @@ def test_a_worker_is_ready_once_it_has_asked_for_files_and_says_what_it_does(
     conn: psycopg.Connection, dsn: str, config: Path, systemd: Systemd
 ) -> None:
     more = {"NOTIFY_SOCKET": systemd.address, "WATCHDOG_USEC": "400000"}
-    with door(dsn) as way, worker(way.dsn, config, **more) as running:
+    conn.execute("insert into lapse.storage (name) values ('public')")  # nothing to do for the greeting
+    with (
+        psycopg.connect(dsn) as operator,
+        door(dsn) as way,
+        worker(way.dsn, config, **more) as running,
+    ):
         until(lambda: any("waiting for the database" in line for line in systemd.heard()))
-        assert "READY=1" not in systemd.heard()
+        operator.execute("lock table lapse.file_cleanup_queue in access exclusive mode")
         way.open()
+        until(lambda: any("lock timeout" in line for line in systemd.heard()))
+        assert "READY=1" not in systemd.heard()
+        operator.rollback()
         until(lambda: "READY=1" in systemd.heard())
         until(lambda: any("0 files deleted or missing" in line for line in systemd.heard()))
         systemd.forget()
