@@ -9,7 +9,7 @@ T = TypeVar("T")
 STEP = 0.02
 
 
-def until(look: Callable[[], T], *, seconds: float = 20, what: str = "") -> T:
+def until(look: Callable[[], T], *, seconds: float = 60, what: str = "") -> T:
     """Look again and again until the answer is true, and return it; fails the test at the deadline."""
     deadline = time.monotonic() + seconds
     while True:

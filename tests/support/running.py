@@ -71,7 +71,7 @@ class Running:
     def said(self) -> str:
         return self._output.read_text()
 
-    def says(self, words: str, seconds: float = 20) -> str:
+    def says(self, words: str, seconds: float = 60) -> str:
         """Wait until it has said so."""
         return until(
             lambda: self.said if words in self.said else "",
@@ -79,7 +79,7 @@ class Running:
             what=f"{words!r} in\n{self.said}",
         )
 
-    def ends(self, seconds: float = 20) -> int:
+    def ends(self, seconds: float = 60) -> int:
         """Wait for its end; the exit code."""
         try:
             return self.process.wait(seconds)
