@@ -36,7 +36,9 @@ begin
        set status = 'ended', ended_at = p_now, end_reason = p_reason
      where c.id = p_chat_id;
 
-    perform market.assign_at_once(p_now);
+    if v_chat.status = 'active' then
+        perform market.assign_at_once(p_now, array[v_chat.agent_id]);
+    end if;
 end;
 $$;
 

@@ -63,8 +63,16 @@ begin
         end if;
     end if;
 
-    if v_event.kind is distinct from 'warned' then
+    -- A waiting chat may go to anybody. A slot, or an agent whom this transaction hid, goes to who came
+    -- first: with many agents, and chats that end by the hundred, asking after all of them each time is slow.
+    if tg_table_name = 'agents' then
+        perform market.assign_at_once(now(), array[new.id]);
+    elsif tg_op = 'DELETE' then
+        perform market.assign_at_once(now(), array[old.agent_id]);
+    elsif v_chat.status = 'waiting' then
         perform market.assign_at_once(now());
+    elsif v_event.kind is distinct from 'warned' then
+        perform market.assign_at_once(now(), array[old.agent_id, new.agent_id]);
     end if;
 
     return null;

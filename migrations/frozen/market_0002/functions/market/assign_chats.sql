@@ -1,8 +1,8 @@
 -- market.assign_chats: give waiting chats to agents who have room.
 --
 -- In: at most how many (NULL: all that there is room for), of those opened from
--- p_after to p_cutoff, and the time. Out: chats picked and assigned, and the
--- latest opening reached. First come first served; the agent with the fewest
+-- p_after to p_cutoff, the time, and to which agents alone (NULL: to any). Out:
+-- chats picked and assigned, and the latest opening reached. First come first served; the agent with the fewest
 -- chats is next, of those the one who was given none for longest. Whatever a
 -- trigger keeps from being assigned is picked once and passed over.
 --
@@ -18,7 +18,8 @@ create or replace function market.assign_chats(
     p_limit  integer,
     p_cutoff timestamptz,
     p_after  timestamptz,
-    p_now    timestamptz
+    p_now    timestamptz,
+    p_agents bigint[]    default null
 )
     returns lapse.progress
     language plpgsql
@@ -30,6 +31,7 @@ create or replace function market.assign_chats(
 as $$
 declare
     v_result lapse.progress := row(0, 0, null);
+    v_from   timestamptz := p_after;  -- what was given away before stays in the index until the commit
     v_full   bigint[] := '{}';
     v_kept   bigint[] := '{}';
     v_agent  bigint;
@@ -45,7 +47,7 @@ begin
         -- Where nobody waits, no agent is locked in vain.
         exit when not exists (select from market.chats as c
                                where c.status = 'waiting'
-                                 and c.opened_at >= p_after
+                                 and c.opened_at >= v_from
                                  and c.opened_at <= p_cutoff);
 
         select a.id
@@ -54,7 +56,8 @@ begin
          cross join lateral (select count(*) as chats
                                from market.chats as c
                               where c.agent_id = a.id and c.status = 'active') as o
-         where a.online
+         where (p_agents is null or a.id = any (p_agents))
+           and a.online
            and o.chats < a.max_chats
            and a.id <> all (v_full)
          order by o.chats, a.last_chat_at nulls first, a.id
@@ -75,7 +78,7 @@ begin
           into v_chat, v_opened
           from market.chats as c
          where c.status = 'waiting'
-           and c.opened_at >= p_after
+           and c.opened_at >= v_from
            and c.opened_at <= p_cutoff
            and c.id <> all (v_kept)
            and not exists (select from lapse.blocked_row as b
@@ -87,6 +90,7 @@ begin
            for no key update of c skip locked;
         exit when not found;
 
+        v_from := v_opened;
         v_at := greatest(p_now, v_opened);
         update market.chats as c
            set status = 'active', agent_id = v_agent, assigned_at = v_at
@@ -105,5 +109,5 @@ begin
 end;
 $$;
 
-comment on function market.assign_chats(integer, timestamptz, timestamptz, timestamptz) is
+comment on function market.assign_chats(integer, timestamptz, timestamptz, timestamptz, bigint[]) is
     'Internal: give waiting chats to agents who have room, first come first served, without waiting for any lock.';

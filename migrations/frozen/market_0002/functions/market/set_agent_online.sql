@@ -30,7 +30,7 @@ begin
     end if;
 
     if p_online then
-        perform market.assign_at_once(p_now);
+        perform market.assign_at_once(p_now, array[p_agent_id]);
     end if;
 end;
 $$;
