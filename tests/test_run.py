@@ -457,7 +457,8 @@ def test_a_backlog_too_big_for_its_time_limit_shrinks_with_every_run(conn):
         try:
             shed.run(conn)
         except psycopg.Error as error:
-            assert error.sqlstate == "LP006"  # noqa: PT017
+            # Recorded, or, where the time is up between two batches, the timeout itself.
+            assert error.sqlstate in {"LP006", "57014"}  # noqa: PT017
     conn.execute("reset statement_timeout")
 
     assert len(shed.left(conn)) < 100
