@@ -6,6 +6,8 @@ from uuid import UUID, uuid4
 import psycopg
 import pytest
 
+from tests.support.queue import waits_for_a_lock
+
 
 @pytest.fixture
 def served(conn: psycopg.Connection) -> psycopg.Connection:
@@ -94,12 +96,17 @@ def test_a_storage_that_no_worker_serves_has_no_marker(served, call, storage, co
 
 
 def test_workers_that_begin_at_once_get_the_same_number(served, dsn):
-    def first(_: int) -> UUID:
-        with psycopg.connect(dsn, autocommit=True) as own:
-            return ask(own)[0]
+    with (
+        ThreadPoolExecutor(1) as pool,
+        psycopg.connect(dsn) as first,
+        psycopg.connect(dsn, autocommit=True) as second,
+    ):
+        number, _ = ask(first)
+        answer = pool.submit(ask, second)
+        waits_for_a_lock(served, second.info.backend_pid)
+        first.commit()
 
-    with ThreadPoolExecutor(8) as pool:
-        assert len(set(pool.map(first, range(8)))) == 1
+        assert answer.result(20) == (number, True)
 
 
 def test_an_adopted_folder_gets_a_new_number_and_the_old_one_is_nobodys(served):
