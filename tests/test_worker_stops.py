@@ -132,7 +132,7 @@ def test_a_worker_one_of_whose_threads_dies_ends_and_says_which(
 def test_a_thread_that_dies_while_a_storage_hangs_ends_it_all_the_same(
     conn: psycopg.Connection, dsn: str, tmp_path: Path, config: Path
 ) -> None:
-    put(conn, tmp_path / "one", *(f"hangs/{number}" for number in range(20)))
+    put(conn, tmp_path / "one", "hangs")
     lane = """
 import pglapse.lane
 work = pglapse.lane.Lane._work
