@@ -167,18 +167,40 @@ def test_rows_due_before_1970_are_no_point_to_go_on_from(conn):
 
 
 def test_nothing_that_is_not_due_yet_is_taken(conn):
-    """Neither by the front nor by what begins at a random time close to now."""
-    fill(conn, 40, "clock_timestamp()")
-    fill(conn, 40, "clock_timestamp() + interval '1 hour'", "t")
-    conn.execute(
-        "update lapse.file_cleanup_queue set storage = 's', path = 'not ' || path where storage = 't'"
-    )
+    """Neither by the front nor by what begins at a random time, nor by what makes up for too few of those."""
+    storages = [f"{n}" for n in range(20)]
+    for storage in storages:
+        fill(conn, 2, "clock_timestamp()", storage)
+        enqueue(conn, "later", storage=storage, at="clock_timestamp() + interval '1 hour'")
 
-    paths = []
-    while answer := exchange(conn, limit=3).claimed:
-        paths += [claim.path for claim in answer]
+    answer = exchange(conn, storages=storages, limit=3)
 
-    assert sorted(paths) == sorted(f"later/{n}" for n in range(1, 41))
+    assert sorted(set(answer.paths)) == ["later/1", "later/2"]
+    assert len(answer.claimed) == 40
+
+
+def test_where_to_go_on_is_the_end_of_what_was_taken_without_a_gap(conn):
+    """What was taken beyond, from a random time on, is behind that point and will be stepped over."""
+    fill(conn, 2000, "now() - interval '2 hours' + n * interval '3 s'")
+    point, reached = START, 0
+
+    for _ in range(12):
+        answer = exchange(conn, storages=["s"], limit=100, after=[point])
+        point = go_on(answer)["s"]
+        taken_up_to, before = conn.execute(
+            "select count(*) filter (where lease_token is not null), count(*)"
+            "  from lapse.file_cleanup_queue where (not_before, id) <= (%s, %s)",
+            point,
+        ).fetchone()
+        assert taken_up_to == before
+        assert reached + 90 <= before
+        reached = before
+
+
+def test_a_claim_is_full_also_where_there_is_nothing_later_than_the_front(conn):
+    fill(conn, 250, "now() - interval '1 minute'")
+
+    assert [len(exchange(conn, limit=100).claimed) for _ in range(4)] == [100, 100, 50, 0]
 
 
 # Fairness

@@ -185,8 +185,10 @@ def test_what_is_asked_for_or_held_at_this_moment_is_given_up_by_nobody(conn):
     enqueue(conn, "1", storage="b")
     enqueue(conn, "2", storage="c")
 
-    assert exchange(conn, storages=["a", "b"]).paths == ["1"]
+    exchange(conn, storages=["a", "b"], limit=[500, 0])
+    assert row(conn, "1")["dead_at"] is None
     assert row(conn, "2")["dead_at"]
+    assert exchange(conn, storages=["a", "b"]).paths == ["1"]
     exchange(conn, storages=["a"])
     assert row(conn, "1")["dead_at"] is None
     end_leases(conn)

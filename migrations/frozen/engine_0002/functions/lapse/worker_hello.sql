@@ -5,7 +5,8 @@
 -- sent: it polls no slower than that. LP001 for a NULL or a name that can't be one.
 --
 -- A storage served for the first time gets back the files that were given up because no worker
--- had ever served it. The lock keeps lapse.bury_unserved from giving up more of them at this moment.
+-- had ever served it; one that somebody is changing just now is being revived, retried or discarded anyway.
+-- The lock keeps lapse.bury_unserved from giving up more of them at this moment.
 
 create or replace function lapse.worker_hello(
     p_worker   text,
@@ -53,11 +54,17 @@ begin
         select n.name from unnest(v_new) as n (name)
         on conflict (name) do nothing;
 
+        with given_up as materialized (
+            select q.id
+              from lapse.file_cleanup_queue as q
+             where q.dead_at is not null
+               and q.storage = any (v_new)
+               and starts_with(q.last_error, 'no worker has ever served storage ')
+               for update skip locked
+        )
         update lapse.file_cleanup_queue as q
            set dead_at = null, attempts = 0, lost = 0, last_error = null, not_before = clock_timestamp()
-         where q.dead_at is not null
-           and q.storage = any (v_new)
-           and starts_with(q.last_error, 'no worker has ever served storage ');
+         where q.id = any (array(select g.id from given_up as g));
     end if;
 
     perform lapse.touch_storages(p_storages);
