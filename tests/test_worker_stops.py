@@ -21,6 +21,14 @@ def stuck(name, **options):
     unlink(name, **options)
 os.unlink = stuck
 """
+HELPED = """
+from pglapse.storage.local import LocalStorage
+work_off = LocalStorage._work_off
+def crowded(self, work):
+    self._crowded = 2
+    work_off(self, work)
+LocalStorage._work_off = crowded
+"""
 BEATS = """
 import pglapse.service
 pglapse.service.BEAT = 0.1
@@ -132,14 +140,14 @@ def test_a_worker_one_of_whose_threads_dies_ends_and_says_which(
 def test_a_thread_that_dies_while_a_storage_hangs_ends_it_all_the_same(
     conn: psycopg.Connection, dsn: str, tmp_path: Path, config: Path
 ) -> None:
-    put(conn, tmp_path / "one", "hangs")
+    put(conn, tmp_path / "one", *(f"hangs-{number}" for number in range(20)))
     lane = """
 import pglapse.lane
 work = pglapse.lane.Lane._work
 pglapse.lane.Lane._work = lambda self, hand: die() if self.name == "two" else work(self, hand)
 """
-    with worker(dsn, config, spoilt=HANGS + DIES + lane) as running:
-        running.says("hanging")
+    with worker(dsn, config, spoilt=HANGS + HELPED + DIES + lane) as running:
+        until(lambda: running.said.count("hanging") > 1, what="one of the pool's threads to hang as well")
         put(conn, tmp_path / "two", "b")
         assert running.ends() == 1
 
