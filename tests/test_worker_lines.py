@@ -13,7 +13,7 @@ from tests.support import roles
 from tests.support.files import empty, put, shelf, waiting
 from tests.support.poll import until
 from tests.support.pooler import pgbouncer
-from tests.support.running import door, worker
+from tests.support.running import door, pglapse, worker
 
 IMPATIENT = """
 import pglapse.deadline, pglapse.service
@@ -101,6 +101,25 @@ def test_behind_one_pooled_connection_one_worker_ticks_and_then_the_other(
             one.process.send_signal(signal.SIGTERM)
             assert one.ends() == 0
             two.says(KEEPS)
+
+
+def test_commands_leave_nothing_behind_in_the_pool_either(dsn: str, tmp_path: Path) -> None:
+    left = (
+        "select name from pg_settings where source = 'session' and name not in"
+        " ('application_name', 'client_encoding')"
+        " union all select name from pg_prepared_statements"
+    )
+
+    with (
+        pgbouncer(roles.login(dsn, roles.OBSERVER), tmp_path, "transaction", size=1) as pooler,
+        psycopg.connect(pooler.dsn, autocommit=True, prepare_threshold=None) as other,
+    ):
+        before = other.execute(left).fetchall()
+        for command in (["status"], ["queue", "list"]):
+            done = pglapse(pooler.dsn, *command)
+            assert done.returncode == 0, done.stderr
+
+        assert other.execute(left).fetchall() == before
 
 
 def test_no_setting_of_ours_is_left_behind_for_others_in_the_pool(

@@ -57,4 +57,5 @@ def target(conninfo: str | None = None, **options: Any) -> tuple[str, dict[str, 
         for name, (value, variable) in DEFAULTS.items()
         if name not in given and not (variable and os.environ.get(variable))
     }
-    return text, {**defaults, "client_encoding": "utf8", **options}
+    # No prepared statements: they gain nothing here and trouble a pooler.
+    return text, {**defaults, "client_encoding": "utf8", "prepare_threshold": None, **options}

@@ -154,8 +154,7 @@ def connect(patience: Patience | None = None, **options: Any) -> Connection:
 
     Opening it has a deadline of its own, libpq's connect_timeout.
     """
-    # No prepared statements: they gain nothing here and trouble a pooler.
-    text, parameters = target(**{"autocommit": True, "prepare_threshold": None, **options})
+    text, parameters = target(**{"autocommit": True, **options})
     conn = Connection.connect(text, **parameters)
     conn.patience = patience or Patience()
     try:

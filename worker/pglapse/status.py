@@ -62,8 +62,11 @@ class Status:
 
 def read(conn: Connection) -> Status:
     """One look at all three, from one moment."""
-    conn.execute("set jit = off")  # to compile so many small queries takes longer than to answer them
-    [(document,)] = conn.execute(READ)
+    with conn.transaction():  # a session's setting would be somebody else's next behind a pooler
+        conn.execute(
+            "set local jit = off"
+        )  # to compile so many small queries takes longer than to answer them
+        [(document,)] = conn.execute(READ)
     return Status(**document)
 
 
