@@ -524,6 +524,21 @@ def test_it_goes_in_batches_and_a_pass_goes_on_where_it_stopped(tx: psycopg.Conn
     assert value(tx, "select not isfinite(after_at) from market.backstop_positions where policy ~ 'requeue'")
 
 
+def test_a_pass_that_begins_in_the_middle_looks_at_what_lies_before_as_well(tx: psycopg.Connection) -> None:
+    for number in range(4):
+        add_finished(tx, f"{number}", ago=KEPT + number * HOUR)
+    middle = value(tx, "select files_go_at from market.tasks order by files_go_at offset 1 limit 1")
+    tx.execute(
+        "insert into market.backstop_positions values ('requeue_task_files', %s, 0),"
+        " ('repair_user_statistics', default, %s)",
+        [middle, add_user(tx)],
+    )
+    tx.execute("insert into market.user_statistics_folded (user_id, reviews) select id, 1 from market.users")
+
+    assert value(tx, REQUEUE, 100) == 4
+    assert value(tx, "select handled from market.repair_user_statistics(100, now(), '-infinity')") == 5
+
+
 def test_a_task_that_is_just_being_reopened_is_left_to_its_own_trigger(
     conn: psycopg.Connection, other: psycopg.Connection
 ) -> None:

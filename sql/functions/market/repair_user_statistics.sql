@@ -9,10 +9,10 @@
 -- Users are compared in windows of a thousand, each by one statement, which sees
 -- one state of the database: what others change meanwhile is on both sides of the
 -- comparison or on neither. The difference is added to the deltas like any other
--- change, so nobody waits for anybody and nothing is undone. A call looks for 10
--- seconds, or half of what statement_timeout leaves, and notes how far it has
--- come: the next one goes on from there, in the same run if there was more to
--- put right than p_limit, else in the next.
+-- change, so nobody waits for anybody and nothing is undone. A call looks once
+-- round, for 10 seconds at most, or half of what statement_timeout leaves, and notes
+-- how far it has come: the next one goes on from there, in the same run if there
+-- was more to put right than p_limit, else in the next.
 
 create or replace function market.repair_user_statistics(
     p_limit  integer,
@@ -31,7 +31,9 @@ declare
     c_first    constant bigint      := -9223372036854775808;
     c_last     constant bigint      := 9223372036854775807;
     v_until    timestamptz := clock_timestamp() + least(interval '10 s', lapse.statement_time_left() / 2);
+    v_start    bigint;
     v_position bigint;
+    v_wrapped  boolean     := false;
     v_end      bigint;
     v_reached  bigint;
     v_count    integer;
@@ -41,7 +43,8 @@ begin
         return (0, 0, null)::lapse.progress;
     end if;
     insert into market.backstop_positions (policy) values ('repair_user_statistics') on conflict do nothing;
-    select p.after_id into v_position from market.backstop_positions as p where p.policy = 'repair_user_statistics';
+    select p.after_id into v_start from market.backstop_positions as p where p.policy = 'repair_user_statistics';
+    v_position := v_start;
 
     loop
         -- Numbers of users who are gone lie between and after those of the others, and are looked at with them.
@@ -78,12 +81,15 @@ begin
 
         v_mended := v_mended + v_count;
         v_position := case when v_mended = p_limit then v_reached else v_end end;
-        exit when v_mended = p_limit or v_position = c_last or clock_timestamp() >= v_until;
+        if v_position = c_last then
+            v_position := c_first;
+            exit when v_wrapped or v_start = c_first;
+            v_wrapped := true;
+        end if;
+        exit when v_mended = p_limit or clock_timestamp() >= v_until or v_wrapped and v_position >= v_start;
     end loop;
 
-    update market.backstop_positions as p
-       set after_id = case when v_position = c_last then c_first else v_position end
-     where p.policy = 'repair_user_statistics';
+    update market.backstop_positions as p set after_id = v_position where p.policy = 'repair_user_statistics';
 
     return (v_mended, v_mended, p_cutoff)::lapse.progress;
 end;

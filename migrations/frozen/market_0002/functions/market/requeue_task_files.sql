@@ -8,9 +8,9 @@
 -- is, and so is one that another row needs: it is queued when that one ends.
 --
 -- Finished tasks are looked through in the order of tasks_finished, in windows of
--- a thousand. A call looks for 10 seconds, or half of what statement_timeout
--- leaves, and notes how far it has come: the next one goes on from there, in the
--- same run if p_limit files were found, else in the next. What was found is queued
+-- a thousand. A call looks once round, for 10 seconds at most, or half of what
+-- statement_timeout leaves, and notes how far it has come: the next one goes on
+-- from there, in the same run if p_limit files were found, else in the next. What was found is queued
 -- at the end, and looked at again under the lock of its task: one that is just
 -- being reopened is skipped, its own trigger deals with it. No other lock is
 -- held while looking.
@@ -29,7 +29,11 @@ create or replace function market.requeue_task_files(
     set jit = off
 as $$
 declare
-    v_until    timestamptz := clock_timestamp() + least(interval '10 s', lapse.statement_time_left() / 2);
+    c_first    constant bigint := -9223372036854775808;
+    v_until    timestamptz     := clock_timestamp() + least(interval '10 s', lapse.statement_time_left() / 2);
+    v_wrapped  boolean         := false;
+    v_start_at timestamptz;
+    v_start_id bigint;
     v_at       timestamptz;
     v_id       bigint;
     v_end_at   timestamptz;
@@ -37,14 +41,19 @@ declare
     v_ids      bigint[];
     v_storages text[];
     v_paths    text[];
-    v_lost     bigint[] := '{}';
+    v_lost     bigint[]        := '{}';
     v_files    lapse.file_request[];
 begin
     if not pg_try_advisory_xact_lock(1835102827, hashtext('requeue_task_files')) then
         return (0, 0, null)::lapse.progress;
     end if;
     insert into market.backstop_positions (policy) values ('requeue_task_files') on conflict do nothing;
-    select p.after_at, p.after_id into v_at, v_id from market.backstop_positions as p where p.policy = 'requeue_task_files';
+    select p.after_at, p.after_id
+      into v_start_at, v_start_id
+      from market.backstop_positions as p
+     where p.policy = 'requeue_task_files';
+    v_at := v_start_at;
+    v_id := v_start_id;
 
     loop
         with looked_at as materialized (
@@ -76,8 +85,10 @@ begin
 
         if not found then
             v_at := '-infinity';
-            v_id := -9223372036854775808;
-            exit;
+            v_id := c_first;
+            exit when v_wrapped or (v_start_at, v_start_id) = (v_at, v_id) or clock_timestamp() >= v_until;
+            v_wrapped := true;
+            continue;
         end if;
         if v_ids is not null then
             v_lost := v_lost || array(select l.id
@@ -91,13 +102,16 @@ begin
         exit when cardinality(v_lost) >= p_limit;  -- this window may have more: it comes again
         v_at := v_end_at;
         v_id := v_end_id;
-        exit when clock_timestamp() >= v_until;
+        exit when clock_timestamp() >= v_until or v_wrapped and (v_at, v_id) >= (v_start_at, v_start_id);
     end loop;
 
     with locked as materialized (
         select f.id, f.storage, f.path, t.files_go_at
-          from (select f.task_id, f.id from unnest(v_lost) as l (id) join market.task_files as f on f.id = l.id
-                 order by f.task_id, f.id offset 0) as l
+          from (select distinct f.task_id, f.id  -- the last window may reach into the first
+                  from unnest(v_lost) as l (id)
+                  join market.task_files as f on f.id = l.id
+                 order by f.task_id, f.id
+                offset 0) as l
          cross join lateral (select t.files_go_at
                                from market.tasks as t
                               where t.id = l.task_id
