@@ -42,11 +42,17 @@ def shared(server: str, template: str) -> Iterator[str]:
         yield dsn
 
 
+@pytest.fixture(scope="module")
+def clean(server: str, template: str) -> Iterator[str]:
+    """Another one, for the tests that roll back."""
+    with databases.database(server, template) as dsn:
+        yield dsn
+
+
 @pytest.fixture
-def tx(shared: str) -> Iterator[psycopg.Connection]:
+def tx(clean: str) -> Iterator[psycopg.Connection]:
     """A transaction that is rolled back, in an empty marketplace."""
-    with psycopg.connect(shared, options="-c search_path=") as connection:
-        emptied(connection)
+    with psycopg.connect(clean, options="-c search_path=") as connection:
         yield connection
         connection.rollback()
 

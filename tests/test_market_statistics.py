@@ -51,11 +51,17 @@ def shared(server: str, template: str) -> Iterator[str]:
         yield dsn
 
 
+@pytest.fixture(scope="module")
+def clean(server: str, template: str) -> Iterator[str]:
+    """Another one, for the tests that roll back."""
+    with databases.database(server, template) as dsn:
+        yield dsn
+
+
 @pytest.fixture
-def tx(shared: str) -> Iterator[psycopg.Connection]:
+def tx(clean: str) -> Iterator[psycopg.Connection]:
     """A transaction that is rolled back, in an empty marketplace."""
-    with psycopg.connect(shared, options="-c search_path=") as connection:
-        emptied(connection)
+    with psycopg.connect(clean, options="-c search_path=") as connection:
         yield connection
         connection.rollback()
 
@@ -716,6 +722,19 @@ def test_a_task_that_changes_while_its_taker_becomes_an_expert_is_not_forgotten(
     conn.execute(REFRESH)
 
     assert expert(conn, user) == (None, None, 1, None)
+
+
+def test_an_expert_who_is_removed_during_a_refresh_is_left_out(
+    conn: psycopg.Connection, other: psycopg.Connection
+) -> None:
+    gone, stays = add_expert(conn), add_expert(conn)
+
+    other.execute("delete from market.experts where user_id = %s", [gone])
+    with waiting(conn, REFRESH) as answer:
+        other.commit()
+        assert answer.result(10) == [(2,)]
+
+    assert column(conn, "select user_id from market.expert_statistics") == [stays]
 
 
 def test_an_expert_who_is_marked_often_is_worked_out_once(tx: psycopg.Connection) -> None:

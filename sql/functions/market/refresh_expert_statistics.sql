@@ -7,7 +7,8 @@
 --
 -- Marks are deleted and numbers worked out by one statement, which sees one
 -- state of the database: with a mark it sees the change that it stands for, and
--- the mark of a change that commits later is not among those deleted.
+-- the mark of a change that commits later is not among those deleted. The experts
+-- are locked, so that one who is just being removed is waited for, and left out.
 
 create or replace function market.refresh_expert_statistics(
     p_limit  integer,
@@ -50,7 +51,10 @@ begin
                (user_id, median_response, response_rate, completion_rate, average_rating, refreshed_at)
         select e.user_id, i.median_response, i.response_rate, u.completion_rate, u.average_rating, now()
           from (select distinct s.expert_id from settled as s) as c
-          join market.experts as e on e.user_id = c.expert_id
+         cross join lateral (select e.user_id
+                               from market.experts as e
+                              where e.user_id = c.expert_id
+                                for key share) as e
          cross join lateral (
                select percentile_cont(0.5) within group (order by i.responded_at - i.invited_at) as median_response,
                       count(i.responded_at)::numeric / nullif(count(*), 0) as response_rate
