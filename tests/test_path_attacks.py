@@ -465,12 +465,14 @@ def test_a_file_that_is_swapped_for_links_all_the_time_never_leads_out(yard, poo
 
 
 UPLOADS = """
+import random, time
 root, = sys.argv[1:]
 retries = 0
 for number in range(1_000_000):
     while True:
         try:
             os.makedirs(f"{root}/a/b/c", exist_ok=True)
+            os.sched_yield()
             with open(f"{root}/a/b/c/{number}", "x") as file:
                 file.write("new")
         except (FileNotFoundError, FileExistsError):  # as the documentation asks: make the folder again
@@ -481,6 +483,7 @@ for number in range(1_000_000):
     counted()
     while int.from_bytes(count[16:24], "little") < number:
         os.sched_yield()  # no more than one ahead, so that the folder is often empty
+    time.sleep(random.random() * 0.0005)  # about as long as the other side takes to get there
 """
 
 
@@ -489,7 +492,7 @@ def test_uploads_from_another_process_into_a_folder_that_is_emptied_all_the_time
     storage = open_local("x", root, pool, threads=4)
     with attacker(UPLOADS, root) as count:
         until, done = time.monotonic() + PATIENCE, 0
-        while done < 300 or int.from_bytes(count[8:16], "little") < 3:
+        while done < 200 or int.from_bytes(count[8:16], "little") < 10:
             assert time.monotonic() < until, (done, int.from_bytes(count[8:16], "little"))
             there = counted(count)
             if there == done:

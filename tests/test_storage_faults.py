@@ -84,7 +84,10 @@ def test_a_file_system_that_turns_read_only_is_away_until_it_is_writable_again(r
         assert first.verdict == "deleted"
         assert {outcome.verdict for outcome in others} == {"released"}
         assert said == others[0].error
-        assert said == f"the root {root} of storage public can't be used: it is mounted read-only"
+        assert said == (
+            f"the root {root} of storage public can't be used: it is mounted read-only "
+            "(after an error of the disk? the kernel's log says)"
+        )
         assert away(storage) is None
         assert verdicts(storage, ["a/2", "b/3", "b/none"]) == ["deleted", "deleted", "missing"]
 

@@ -43,7 +43,10 @@ def worker(
     ] = Tick.auto,
     log_format: Annotated[LogFormat, typer.Option(help="Readable lines, or JSON.")] = LogFormat.text,
     threads: Annotated[
-        int, typer.Option(min=1, max=32, help="Files deleted at the same time.", envvar="PGLAPSE_THREADS")
+        int,
+        typer.Option(
+            min=1, max=32, help="Files of a storage deleted at the same time.", envvar="PGLAPSE_THREADS"
+        ),
     ] = 4,
     batch: Annotated[int, typer.Option(min=1, max=10_000, help="Most files taken at a time.")] = 1000,
     lease: Annotated[

@@ -21,13 +21,13 @@ HOPELESS = {
 }
 PASSING = {
     errno.EPERM: "not permitted (immutable, append-only, or another user's in a sticky folder?)",
-    errno.EROFS: "it is mounted read-only",
+    errno.EROFS: "it is mounted read-only (after an error of the disk? the kernel's log says)",
     errno.EBUSY: "the file is in use by the system (something is mounted on it?)",
     errno.ENOSPC: "the file system is so full that it can't even delete",
     errno.EDQUOT: "a quota is used up so far that nothing can even be deleted",
     errno.EIO: "the disk reports an error; the kernel's log says more",
-    errno.ESTALE: "the server of this network file system does not know it any more",
-    errno.ENOTCONN: "the process or server behind this file system is gone",
+    errno.ESTALE: "the server of this network file system does not know it any more: mount it again",
+    errno.ENOTCONN: "the process or server behind this file system is gone: mount it again",
     errno.ETIMEDOUT: "the server of this file system does not answer",
     errno.EHOSTDOWN: "the server of this file system is down",
     errno.EMFILE: "this worker has too many files open; raise its limit (LimitNOFILE=, ulimit -n)",

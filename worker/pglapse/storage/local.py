@@ -157,7 +157,8 @@ class LocalStorage:
 
     def away(self, error: OSError) -> Away:
         """What is wrong with the root."""
-        return Away(f"the root {self.root} of storage {self.name} can't be used: {words(error)}")
+        mounted = " (is its disk mounted?)" if isinstance(error, FileNotFoundError) else ""
+        return Away(f"the root {self.root} of storage {self.name} can't be used: {words(error)}{mounted}")
 
     def _work_off(self, work: "_Work") -> None:
         """Do all jobs: alone as long as the file system never makes us wait, else with helpers.
