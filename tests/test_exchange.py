@@ -778,7 +778,7 @@ def test_statistics_taken_while_a_large_transaction_fills_the_queue_slow_nobody_
     """They say that the queue is empty; each row of it was then compared with each result."""
     rows, batch = 40_000, 1_000
     with psycopg.connect(dsn) as other:
-        fill(other, rows, "now() - interval '1 day'")  # nothing is later than the front, so all comes in order
+        fill(other, rows, "now() - interval '1 day'")  # nothing later: all comes in order
         conn.execute("vacuum analyze lapse.file_cleanup_queue")
         other.commit()
     conn.execute("insert into app.ref select 's', 'later/' || n from generate_series(1001, 2000) n")
