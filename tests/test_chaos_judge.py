@@ -29,9 +29,9 @@ def claimed(second: float, lease: float = 10, token: int = 1, worker: str = WORK
     return Claim(token, worker, _us(second), _us(second + lease), _us(second) + 500, **more)
 
 
-def deleted(second: float, generation: str = "g1", thread: int = 1) -> Unlink:
+def deleted(second: float, generation: str = "g1", thread: int = 1, born: int = 0) -> Unlink:
     start = _us(second)
-    return Unlink(PID, thread, start, start + 100, start + 200, generation)
+    return Unlink(PID, thread, born, start, start + 100, start + 200, generation)
 
 
 def logged(second: float, outcome: str = "deleted", note: str | None = None) -> Entry:
@@ -165,6 +165,10 @@ WRONG = {
     "referenced before the claim": (life(references=[Reference("r", at(2.5))]), "though referenced"),
     "needed by another row": (life(references=[Reference("r", at(1), fragile=True)]), "though referenced"),
     "without a lease": (life(claims=[]), "without a lease"),
+    "under the lease of an earlier process of that number": (
+        life(unlinks=[deleted(4, born=_us(3.5))]),
+        "without a lease",
+    ),
     "under another's lease": (life(claims=[claimed(3, worker="host-8-abc")]), "without a lease"),
     "left in the queue": (waiting(row=Row(_us(2), False, None)), "still in the queue"),
     "dead without a reason": (waiting(row=Row(_us(2), True, None)), "without a reason"),

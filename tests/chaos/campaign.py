@@ -220,9 +220,7 @@ def _settle(campaign: Campaign, scene: Scene) -> None:
                 break
             time.sleep(0.1)
         # One that was started a moment ago must have come so far that it knows what SIGTERM means.
-        while time.monotonic() < until and not scene.fleet.pids <= {
-            pid for (pid,) in conn.execute("select pid from lapse.worker")
-        }:
+        while time.monotonic() < until and scene.fleet.ready(conn) != set(scene.fleet.places):
             scene.fleet.look()
             time.sleep(0.1)
         scene.fleet.end_workers()

@@ -64,6 +64,8 @@ class Unlink:
 
     pid: int
     thread: int
+    born: int
+    """When its process started: another may have had the number before."""
     began: int
     at: int
     ended: int = NEVER
@@ -258,11 +260,11 @@ def _apply(effect: dict[str, Any], act: Act, found: Evidence) -> None:
 
 
 def _worker(facts: list[dict[str, Any]], disk: Disk, found: Evidence) -> None:
-    pid = facts[0]["pid"]
+    pid, born = facts[0]["pid"], facts[0]["t"]
     calls: dict[int, Unlink] = {}
     for fact in facts[1:]:
         if fact["kind"] == "unlink":
-            call = Unlink(pid, fact["thread"], fact["began"], fact["t"])
+            call = Unlink(pid, fact["thread"], born, fact["began"], fact["t"])
             calls[fact["n"]] = call
             found.stories[disk.place(fact["file"])].unlinks.append(call)
         elif fact["kind"] == "unlinked":

@@ -93,8 +93,9 @@ class ReplaceWorkers(Fault):
 
     def strike(self, dice: random.Random, stop: threading.Event) -> int:
         with suppress(psycopg.OperationalError), psycopg.connect(self.admin) as conn:
-            self.fleet.greeted |= {pid for (pid,) in conn.execute("select pid from lapse.worker")}
-        return int(self.fleet.replace(self.fleet.pick(dice), impatient=dice.random() < 0.2))
+            if ready := sorted(self.fleet.ready(conn)):
+                return int(self.fleet.replace(dice.choice(ready), impatient=dice.random() < 0.2))
+        return 0
 
 
 @dataclass

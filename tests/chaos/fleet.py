@@ -11,8 +11,12 @@ from collections.abc import Callable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
+
+import psycopg
 
 from tests.chaos.disk import Disk
+from tests.chaos.journal import now
 from tests.support.install import ROOT
 
 GRACE = 30.0  # seconds that a worker may take to stop
@@ -53,11 +57,10 @@ class Fleet:
     complaints: list[str] = field(default_factory=list)
     started: int = 0
     died: int = 0
-    greeted: set[int] = field(default_factory=set)
-    """Process numbers of workers that have come so far that they know what SIGTERM means."""
 
     def __post_init__(self) -> None:
         self._workers: dict[int, subprocess.Popen[bytes]] = {}
+        self._launched: dict[int, int] = {}
         self._applications: list[subprocess.Popen[bytes]] = []
         self._lock = threading.Lock()
         (self.folder / "journals").mkdir(exist_ok=True)
@@ -86,6 +89,7 @@ class Fleet:
 
     def _start(self, place: int) -> None:
         self.started += 1
+        self._launched[place] = now()
         name = f"worker{place}-{self.started}"
         self._workers[place] = self._popen(
             ["-m", "tests.chaos.worker", str(self.disk.folder), str(self._journal(name)),
@@ -115,10 +119,19 @@ class Fleet:
     def places(self) -> list[int]:
         return sorted(self._workers)
 
-    @property
-    def pids(self) -> set[int]:
-        """The workers' process numbers."""
-        return {process.pid for process in self._workers.values()}
+    def ready(self, conn: psycopg.Connection[Any]) -> set[int]:
+        """The places of workers that have come so far that they know what SIGTERM means.
+
+        Process numbers are used again, within a campaign even, and a killed worker stays on the list.
+        """
+        listed = conn.execute(
+            "select pid, (extract(epoch from started_at) * 1000000)::bigint from lapse.worker"
+        ).fetchall()
+        return {
+            place
+            for place, process in self._workers.items()
+            if any(pid == process.pid and since >= self._launched[place] for pid, since in listed)
+        }
 
     def pick(self, dice: random.Random) -> int:
         return dice.choice(sorted(self._workers))
@@ -153,13 +166,15 @@ class Fleet:
                 self._mourn(place)
 
     def replace(self, place: int, *, impatient: bool) -> bool:
-        """SIGTERM, or two of them, and another one in its place; whether there was one to be told."""
+        """SIGTERM, or two of them, and another one in its place; whether there was one to be told.
+
+        A second signal ends it at once: with its own code, or, when it comes at the very end, with the
+        system's.
+        """
         with self._lock:
             process = self._workers[place]
             if process.poll() is not None:
                 self._mourn(place)
-                return False
-            if process.pid not in self.greeted:
                 return False
             process.terminate()
             if impatient:
@@ -171,7 +186,9 @@ class Fleet:
                 self.complaints.append(f"worker {place} did not stop within {GRACE:.0f} s")
                 process.kill()
                 process.wait()
-            elif process.returncode not in ((0, 128 + signal.SIGTERM) if impatient else (0,)):
+            elif process.returncode not in (
+                (0, 128 + signal.SIGTERM, -signal.SIGTERM) if impatient else (0,)
+            ):
                 self.complaints.append(f"worker {place} ended with {process.returncode} on SIGTERM")
             self._start(place)
             return True

@@ -52,10 +52,10 @@ def judge(evidence: Evidence) -> Verdict:
 
 def _looks(evidence: Evidence) -> dict[int, int]:
     """For each deletion, when its thread had ended the one before: its look at the lease came after that."""
-    threads: dict[tuple[int, int], list[Unlink]] = {}
+    threads: dict[tuple[int, int, int], list[Unlink]] = {}
     for story in evidence.stories.values():
         for call in story.unlinks:
-            threads.setdefault((call.pid, call.thread), []).append(call)
+            threads.setdefault((call.pid, call.born, call.thread), []).append(call)
     looked = {}
     for calls in threads.values():
         calls.sort(key=lambda call: call.began)
@@ -153,7 +153,9 @@ class _Path:
 
     def held(self, call: Unlink) -> Claim | None:
         """The lease under which a worker deleted: the latest that it had by then."""
-        had = [claim for claim in self.story.claims if claim.pid == call.pid and claim.at <= call.at]
+        had = [
+            claim for claim in self.story.claims if claim.pid == call.pid and call.born < claim.at <= call.at
+        ]
         return had[-1] if had else None
 
     def no_row_needed_it(self, call: Unlink, claim: Claim) -> None:
