@@ -278,7 +278,7 @@ CAMPAIGNS = {
             "network",
             "a proxy that stalls, slows down, cuts, and leaves connections half-open",
             network,
-            {"lines stalled": 20, "lines left half-open": 6, "lines cut": 20, "lines slowed down": 10},
+            {"lines stalled": 10, "lines left half-open": 5, "lines cut": 15, "lines slowed down": 10},
             prepare=put_proxy,
             mend=lambda scene: scene.things["proxy"].heal(),
         ),
