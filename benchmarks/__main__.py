@@ -41,23 +41,25 @@ def main(arguments: Sequence[str] | None = None) -> int:
     cache = Path(os.environ.get("PGLAPSE_BENCH_CACHE") or home / "pglapse-bench")
     rivals, absent = _rivals(() if options.no_rivals else RIVALS, cache)
     began = time.monotonic()
+    results: Result = {
+        "form": form.name,
+        "made_at": datetime.now(UTC).isoformat(timespec="seconds"),
+        "command": shlex.join(["python", "-m", "benchmarks", *(arguments or sys.argv[1:])]),
+        "absent": absent,
+    }
     with server.running(durable=form.durable) as own, measures.folders() as (disk, tmpfs):
-        bench = Bench(own, Runners(cache), form, disk, tmpfs)
-        results = _measured(bench, rivals, options.only)
-        results = {
-            "form": form.name,
-            "made_at": datetime.now(UTC).isoformat(timespec="seconds"),
-            "command": shlex.join(["python", "-m", "benchmarks", *(arguments or sys.argv[1:])]),
+        results |= {
             "machine": machine.facts({"disk": disk} | ({"tmpfs": tmpfs} if tmpfs else {})),
             "server": own.settings(),
-            "absent": absent,
-            **results,
-            "took": round(time.monotonic() - began),
         }
-    print(f"took {results['took']} s")
-    if options.output:
-        options.output.parent.mkdir(parents=True, exist_ok=True)
-        options.output.write_text(json.dumps(results, indent=1) + "\n", encoding="utf-8")
+        try:
+            _measure(Bench(own, Runners(cache), form, disk, tmpfs), rivals, options.only, results)
+        finally:  # what was measured before something failed is worth keeping
+            results["took"] = round(time.monotonic() - began)
+            print(f"took {results['took']} s")
+            if options.output:
+                options.output.parent.mkdir(parents=True, exist_ok=True)
+                options.output.write_text(json.dumps(results, indent=1) + "\n", encoding="utf-8")
     return 0
 
 
@@ -75,11 +77,13 @@ def _rivals(wanted: Sequence[Contestant], cache: Path) -> tuple[list[Contestant]
     return present, absent
 
 
-def _measured(bench: Bench, rivals: list[Contestant], parts: Sequence[str]) -> Result:
+def _measure(bench: Bench, rivals: list[Contestant], parts: Sequence[str], results: Result) -> None:
+    """Measure part by part, and note at once what was measured."""
     form = bench.form
     takers = [PGLAPSE, DELETE, *rivals]
-    results: Result = {"load_at_start": machine.load(), "jobs": form.jobs, "files": form.files}
+    results |= {"load_at_start": machine.load(), "jobs": form.jobs, "files": form.files}
     results |= {"later": form.later, "cap": form.cap, "drains": []}
+    _introduce(results, takers)
     measures.install(bench, takers)
     if "drain" in parts:
         pgmq = next((taker for taker in takers if taker.name == "pgmq"), None)
@@ -87,10 +91,13 @@ def _measured(bench: Bench, rivals: list[Contestant], parts: Sequence[str]) -> R
             best, results["batches"] = measures.best_batch(bench, pgmq, contestants.PGMQ_BATCHES)
             takers[takers.index(pgmq)] = measures.sized(pgmq, best)
             rivals[rivals.index(pgmq)] = measures.sized(pgmq, best)
-        results["drains"] += measures.drains(bench, takers, ("quiet", "later", "held"), form.rounds)
+            _introduce(results, takers)
+        for drain in measures.drains(bench, takers, ("quiet", "later", "held"), form.rounds):
+            results["drains"].append(drain)
     if "files" in parts:
         some = [PGLAPSE, *rivals] if form.rivals_with_files else [PGLAPSE]
-        results["drains"] += measures.file_drains(bench, some, form.rounds)
+        for drain in measures.file_drains(bench, some, form.rounds):
+            results["drains"].append(drain)
     if "latency" in parts:
         results["latency"] = list(measures.latencies(bench, takers))
     if "application" in parts:
@@ -100,6 +107,9 @@ def _measured(bench: Bench, rivals: list[Contestant], parts: Sequence[str]) -> R
     if "idle" in parts:
         results["idle"] = measures.idle(bench)
     results["load_at_end"] = machine.load()
+
+
+def _introduce(results: Result, takers: Sequence[Contestant]) -> None:
     results["contestants"] = [
         {
             "name": taker.name,
@@ -109,7 +119,6 @@ def _measured(bench: Bench, rivals: list[Contestant], parts: Sequence[str]) -> R
         }
         for taker in (*takers, UNLINK)
     ]
-    return results
 
 
 if __name__ == "__main__":

@@ -212,7 +212,7 @@ def _worker_drain(bench: Bench, files: Files, place: str, number: int) -> Result
     database, jobs = PGLAPSE.database, bench.form.files
     root = files.root
     margin = 2.0 + jobs / 4000
-    for _ in range(3):
+    for _ in range(6):
         due = time.time() + margin
         bench.runners.call(
             PGLAPSE,

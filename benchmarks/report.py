@@ -1,4 +1,4 @@
-"""Turn results into docs/benchmarks.md and its pictures.
+"""Turn results into docs/benchmarks.md and its pictures, and into the README's few ratios.
 
     python -m benchmarks.report benchmarks/results/full.json
 
@@ -8,6 +8,7 @@ Every number on the page comes from that file: medians of the rounds, with the l
 import json
 import statistics
 import sys
+import textwrap
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -19,6 +20,8 @@ from benchmarks.pictures import Bar, bars, lines
 ROOT = Path(__file__).parents[1]
 PAGE = ROOT / "docs" / "benchmarks.md"
 PICTURES = ROOT / "docs" / "benchmarks"
+README = ROOT / "README.md"
+MARKS = "<!-- ratios: made by benchmarks.report -->", "<!-- end of ratios -->"
 
 CONDITIONS = {
     "quiet": "nothing else going on",
@@ -155,6 +158,30 @@ def targets(results: Results) -> list[Target]:
             None if kept is None else kept >= 0.9,
         ),
     ]
+
+
+def ratios(results: Results) -> str:
+    """What the README says: ratios of one run, and nothing else."""
+    quiet = ("pglapse", "quiet")
+    against = [
+        (f"{_number(ratio)} × {results.titles[name]}")
+        for name in ("procrastinate", "pgqueuer-asyncpg", "pgqueuer-psycopg", "graphile-worker", "pgmq")
+        if (ratio := results.ratio(quiet, (name, "quiet")))
+    ]
+    said = f"One worker works off jobs that do nothing at {', '.join(against)}" if against else "One worker"
+    for condition, words in (("later", "beside rows due later"), ("held", "beside a held snapshot")):
+        if ratio := results.ratio(("pglapse", condition), quiet):
+            said += f"; {words} at {_number(ratio)} × its own rate"
+    for place, words in (("disk", "on disk"), ("tmpfs", "on tmpfs")):
+        if ratio := results.ratio(("pglapse", place), ("unlink", place)):
+            said += f"; with files {words} at {_number(ratio)} × a bare loop of unlink"
+    return f"{said}. All in one run on one server: what else was measured, and how, is in [docs/benchmarks.md](docs/benchmarks.md)."
+
+
+def with_ratios(readme: str, words: str) -> str:
+    """The README with new ratios between its marks; `ValueError` when it has none."""
+    begin, end = (readme.index(mark) for mark in MARKS)
+    return f"{readme[:begin]}{MARKS[0]}\n{textwrap.fill(words, 118, break_on_hyphens=False)}\n{readme[end:]}"
 
 
 def page(results: Results, note: str = "") -> str:
@@ -436,6 +463,8 @@ def main() -> None:
     note = source.with_suffix(".md")
     words = note.read_text(encoding="utf-8") if note.exists() else ""
     PAGE.write_text(page(Results(data), words), encoding="utf-8")
+    readme = README.read_text(encoding="utf-8")
+    README.write_text(with_ratios(readme, ratios(Results(data))), encoding="utf-8")
     for target in targets(Results(data)):
         print(target.row())
 

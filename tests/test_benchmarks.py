@@ -27,3 +27,7 @@ def test_a_tiny_benchmark_measures_every_part_and_makes_a_page(
     page = report.page(report.Results({**results, "file": "x.json"}))
     assert "| 4 KiB files on disk, against a bare loop of unlink | ≥ 1 × |" in page
     assert "not measured" in page  # the rivals
+    readme = report.with_ratios(
+        report.README.read_text(encoding="utf-8"), report.ratios(report.Results(results))
+    )
+    assert " × a bare loop of unlink" in " ".join(readme.split())
