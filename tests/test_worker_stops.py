@@ -168,6 +168,25 @@ def test_a_thread_that_dies_while_the_database_is_away_is_noticed_all_the_same(
     assert "the thread that keeps the schedule died" in running.said
 
 
+def test_a_run_that_is_cancelled_by_the_stop_is_no_outage(
+    conn: psycopg.Connection, dsn: str, config: Path
+) -> None:
+    cancelled = """
+import psycopg, pglapse.ticker
+def look(conn, ticker):
+    open("/dev/stderr", "w").write("looking\\n")
+    ticker._stop.wait()
+    raise psycopg.errors.QueryCanceled("canceling statement due to user request")
+pglapse.ticker.look = look
+"""
+    with worker(dsn, config, tick="always", spoilt=cancelled) as running:
+        running.says("looking")
+        running.process.send_signal(signal.SIGTERM)
+        assert running.ends() == 0
+
+    assert "trying again" not in running.said
+
+
 def test_a_psycopg_that_keeps_no_deadline_ends_the_worker(dsn: str, config: Path) -> None:
     """What would be a guard's death elsewhere: deadlines are kept by whoever waits, and that is looked at."""
     elsewhere = "import psycopg, pglapse.deadline as d; del d.Connection.wait\n"
