@@ -157,6 +157,7 @@ def test_a_worker_does_its_job(conn, login):
 
     worker.execute("listen file_cleanup_queue")
     worker.execute("select lapse.worker_hello('w', 'host', 1, '1', '{s}')")
+    worker.execute("select lapse.storage_marker('s')")
     claims = exchange(worker, worker="w").claimed
     renewed = worker.execute(
         "select * from lapse.renew_files('w', %s, %s, '60 s')",
