@@ -22,7 +22,8 @@ MAY_CALL = {
     | {"storage_marker"}
     | {"unknown_files", "listed_files", "enqueue_orphans", "sweep_begin", "sweep_end"}
     | {"tick_wanted", "tick_acquire", "tick_release"},
-    "grant_observer": {"api_version", "backlog", "schedule_text"},
+    "grant_observer": {"api_version", "backlog", "schedule_text"}
+    | {"hidden_rows", "index_proof", "unindexed_children"},
 }
 
 Login = Callable[..., psycopg.Connection]

@@ -1,4 +1,4 @@
-"""The engine's routines, triggers and views, and the policies that keep its own tables small.
+"""The engine's routines, triggers and views, and the policies that look after its own tables and everybody's indexes.
 
 Revision ID: engine_0002
 Revises: engine_0001
@@ -20,7 +20,7 @@ revoke all on all tables in schema lapse from public;
 revoke all on all routines in schema lapse from public;
 """
 
-# The policies that keep the engine's own tables small.
+# The policies that keep the engine's own tables small, and the one that watches over everybody's indexes.
 POLICIES = """
 select lapse.create_policy('prune_run_log', 'lapse.prune_run_log', interval '1 day',
     'History of runs older than lapse.setting.run_log_keep goes.', p_at_time => time '03:30');
@@ -30,6 +30,8 @@ select lapse.create_policy('prune_workers', 'lapse.prune_workers', interval '1 h
     'Heartbeats of workers that were not seen for a day go.');
 select lapse.create_policy('prune_cron_details', 'lapse.prune_cron_details', interval '1 day',
     'Our old runs in cron.job_run_details, older than lapse.setting.cron_details_keep, go.', p_at_time => time '03:50');
+select lapse.create_policy('prove_indexes', 'lapse.prove_indexes', interval '1 day',
+    'Fails when the statement of an enabled policy is not served by an index.', p_at_time => time '04:10');
 """
 
 
