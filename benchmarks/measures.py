@@ -49,8 +49,8 @@ class Form:
     durable: bool = True  # False: fsync off, which only a test may have
 
 
-QUICK = Form("quick", 20_000, 10_000, 200_000, 2, 2.0, 30, 4, 0, 15, rivals_with_files=False)
-FULL = Form("full", 50_000, 10_000, 1_000_000, 3, 3.0, 200, 8, 1_000_000, 60, rivals_with_files=True)
+QUICK = Form("quick", 20_000, 20_000, 200_000, 2, 2.0, 30, 4, 0, 15, rivals_with_files=False)
+FULL = Form("full", 50_000, 50_000, 1_000_000, 3, 3.0, 200, 8, 1_000_000, 60, rivals_with_files=True)
 TINY = Form("tiny", 1_000, 100, 1_000, 1, 2.0, 3, 1, 1_000, 1, rivals_with_files=False, durable=False)
 
 
