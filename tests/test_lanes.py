@@ -287,6 +287,24 @@ def test_a_lane_whose_thread_dies_takes_the_worker_with_it(conn):
         turns(who, conn, lambda: False)
 
 
+@pytest.mark.parametrize(("soon", "kept"), [(float("inf"), [*"abc"]), (0.0, [*"c"])], ids=["soon", "at last"])
+def test_results_of_a_batch_under_way_are_handed_in_together_or_after_a_moment(
+    conn, stuck, monkeypatch, soon, kept
+):
+    monkeypatch.setattr("pglapse.drain.SOON", soon)
+    enqueue(conn, *"abc")
+    who = worker(Shelf(act=lambda path: stuck(path) if path == "c" else None))
+    turns(who, conn, stuck.begun.is_set)
+
+    while who.turn(conn):
+        pass
+
+    assert [path for path, *_ in waiting(conn)] == kept
+    stuck.let_go.set()
+    drain(conn, who)
+    assert waiting(conn) == []
+
+
 def test_told_to_stop_it_finishes_the_file_in_hand_and_gives_back_the_rest(conn, stuck):
     stop: list[bool] = []
     enqueue(conn, *"abcdef")

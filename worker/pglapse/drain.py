@@ -27,6 +27,7 @@ FRESH = 4  # batches of new results that go into one request at most
 RESTART = 20  # requests after which the search starts from the oldest row again
 KNOWN_FOR = 300.0  # seconds between two questions by what a storage is known
 PIECE = 0.5  # longest sleep between two looks at lanes and at whether to stop
+SOON = 0.2  # seconds that new results may wait for company while files are being deleted
 HELD = 0.5  # before results go in again whose rows were locked
 LONG_HELD = 8.0  # the same, when that was to no avail again and again
 UNUSUAL: tuple[Verdict, ...] = ("missing", "changed", "failed", "refused", "released")
@@ -64,6 +65,7 @@ class Worker:
         self.done = 0
         self.failed = 0
         self.freed = 0
+        self._fresh_since = 0.0
         self._held_pause = HELD
         self._held_until = 0.0
         self._alone: tuple[Lane, Hand] | None = None
@@ -139,7 +141,7 @@ class Worker:
         self._collect(now)
         wants = self._wants(now)
         held, fresh = self._to_hand_in(now)
-        if not wants and not held and not fresh:
+        if not wants and not held and not self._worth_a_request(now):
             self._renew(conn, now)
             return False
         began = clock()  # before the claim: our idea of the lease ends before the server's
@@ -175,6 +177,8 @@ class Worker:
             times = []
         if self.held:
             times.append(self._held_until - now)
+        if self.fresh:
+            times.append(self._fresh_since + SOON - now)
         if any(lane.hands for lane in self.lanes.values()):
             times.append(self.lease * RENEW_PART / 2)
         pause = max(0.0, min(seconds, PIECE, *times))
@@ -199,6 +203,8 @@ class Worker:
                 results = hand.collect()
                 self._count([outcome.verdict for _, outcome in results])
                 self.freed += sum([outcome.bytes for _, outcome in results])
+                if results and not self.fresh:
+                    self._fresh_since = now
                 self.fresh += results
             for hand in finished:
                 lane.judge(hand)
@@ -239,6 +245,20 @@ class Worker:
         """
         held = self.held[: self.batch] if now >= self._held_until else []
         return held, self.fresh[: FRESH * self.batch]
+
+    def _worth_a_request(self, now: float) -> bool:
+        """Whether new results are to be handed in now, for themselves.
+
+        While a storage deletes, others will follow at once, and each request is a commit: handed in one by
+        one, they would cost the database, and the disk that it may share with the files, more than the
+        files do. They go with the next request for files, or after a moment.
+        """
+        return bool(self.fresh) and (
+            not self.busy
+            or self.stopping()
+            or len(self.fresh) >= self.batch
+            or now - self._fresh_since >= SOON
+        )
 
     def _settled(self, held: Sequence[Result], fresh: Sequence[Result], answer: queue.Exchange) -> None:
         """Keep what could not be settled; ask less and less after what stays locked."""

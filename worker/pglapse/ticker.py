@@ -81,6 +81,9 @@ class Ticker:
                 try:
                     self._serve(outage)
                 except psycopg.Error as error:
+                    if self._stop.is_set() and isinstance(error, psycopg.errors.QueryCanceled):
+                        log.debug("what was under way was cancelled, by ourselves")
+                        break
                     self._stop.wait(outage.noted(error))
         except BaseException as error:  # handed to the main thread
             self._died = error
