@@ -21,7 +21,7 @@ def furnish(conn):
         create function shed.local_times(integer, timestamp, timestamp)
             returns lapse.progress language sql as 'select null::lapse.progress';
         create procedure shed.a_procedure(integer, timestamptz, timestamptz) language sql as '';
-        create table shed.local_due (id bigint primary key, due timestamp);
+        create table shed.local_due (id bigint primary key, due timestamp, day date, seconds bigint);
         create view shed.a_view as select * from shed.things;
         """
     )
@@ -57,6 +57,14 @@ def shared(furnished):
         yield furnished
 
 
+TYPES = {
+    "p_every": "::interval",
+    "p_key_columns": "::text[]",
+    "p_at_time": "::time",
+    "p_older_than": "::interval",
+}
+
+
 def create(conn, **changes):
     arguments = {
         "p_name": "sweep",
@@ -67,8 +75,7 @@ def create(conn, **changes):
         "p_due_column": "due",
         "p_predicate": "status = 'active'",
     } | changes
-    types = {"p_every": "::interval", "p_key_columns": "::text[]", "p_at_time": "::time"}
-    named = ", ".join(f"{name} => %({name})s{types.get(name, '')}" for name in arguments)
+    named = ", ".join(f"{name} => %({name})s{TYPES.get(name, '')}" for name in arguments)
     conn.execute(f"select lapse.create_policy({named})", arguments)
 
 
@@ -78,6 +85,8 @@ def everything(conn):
         conn.execute("select * from lapse.policy_state order by 1").fetchall(),
     )
 
+
+LOCAL = {"p_target": "shed.local_due", "p_predicate": None}
 
 BAD = [
     ({"p_name": None}, "LP001"),
@@ -129,6 +138,16 @@ BAD = [
     ({"p_key_columns": [None]}, "LP001"),
     ({"p_due_column": None}, "LP001"),
     ({"p_target": None, "p_key_columns": None, "p_due_column": None}, "LP001"),
+    (
+        {
+            "p_target": None,
+            "p_key_columns": None,
+            "p_due_column": None,
+            "p_predicate": None,
+            "p_older_than": "1 day",
+        },
+        "LP001",
+    ),
     ({"p_predicate": "status = 'active') or (status = 'paused'"}, "LP001"),
     ({"p_predicate": "true, true"}, "LP001"),
     ({"p_target": "things"}, "LP002"),
@@ -138,7 +157,28 @@ BAD = [
     ({"p_key_columns": ["ctid"]}, "LP002"),
     ({"p_due_column": "nothing"}, "LP002"),
     ({"p_due_column": "status"}, "LP001"),
-    ({"p_target": "shed.local_due", "p_predicate": None}, "LP001"),
+    (LOCAL, "LP001"),
+    (LOCAL | {"p_due_zone": "Mars/Olympus"}, "LP001"),
+    (LOCAL | {"p_due_column": "day"}, "LP001"),
+    (
+        LOCAL | {"p_due_column": "day", "p_due_zone": "UTC"},
+        "LP001",
+    ),
+    (LOCAL | {"p_due_column": "seconds"}, "LP001"),
+    ({"p_due_zone": "UTC"}, "LP001"),
+    ({"p_older_than": "0"}, "LP001"),
+    ({"p_older_than": "-1 day"}, "LP001"),
+    ({"p_older_than": "1 month -30 days"}, "LP001"),
+    ({"p_older_than": "2 months -1 day"}, "LP001"),
+    ({"p_older_than": "1001 years"}, "LP001"),
+    ({"p_action": "archive"}, "LP001"),
+    ({"p_predicate": "true) or coalesce(false"}, "LP001"),
+    ({"p_predicate": "true] || array[false"}, "LP001"),
+    ({"p_predicate": "true; select true"}, "LP001"),
+    ({"p_predicate": "true\n) is true from t; drop table shed.calls; select (true"}, "LP001"),
+    ({"p_predicate": "status = 'active' /* for ever"}, "LP001"),
+    ({"p_predicate": "status = 'active"}, "LP001"),
+    ({"p_predicate": "$1 is null"}, "LP001"),
     ({"p_predicate": "nothing = 1"}, "LP001"),
     ({"p_predicate": "status = "}, "LP001"),
     ({"p_predicate": "status"}, "LP001"),
@@ -170,8 +210,7 @@ def test_a_change_that_could_not_run_is_refused_with_a_hint_and_nothing_changes(
         changes.setdefault("p_at_time", "01:00")
     if changes.get("p_target") == "shed.local_due":
         changes["p_predicate"] = "true"
-    types = {"p_every": "::interval", "p_key_columns": "::text[]", "p_at_time": "::time"}
-    named = ", ".join(f"{name} => %({name})s{types.get(name, '')}" for name in changes)
+    named = ", ".join(f"{name} => %({name})s{TYPES.get(name, '')}" for name in changes)
 
     with pytest.raises(psycopg.Error) as caught, shared.transaction():
         shared.execute(f"select lapse.alter_policy({named})", changes)
@@ -184,7 +223,12 @@ def test_a_change_that_could_not_run_is_refused_with_a_hint_and_nothing_changes(
 def test_infinite_intervals_are_refused_where_the_server_has_them(conn):
     if conn.info.server_version < 170000:
         pytest.skip("this server has no infinite intervals")
-    for changes in ({"p_every": "infinity"}, {"p_max_runtime": "infinity"}, {"p_lock_timeout": "-infinity"}):
+    for changes in (
+        {"p_every": "infinity"},
+        {"p_max_runtime": "infinity"},
+        {"p_lock_timeout": "-infinity"},
+        {"p_older_than": "infinity"},
+    ):
         with pytest.raises(psycopg.Error) as caught:
             create(conn, **changes)
         assert caught.value.sqlstate == "LP001"

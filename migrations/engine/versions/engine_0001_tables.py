@@ -16,6 +16,9 @@ create type lapse.progress as (picked integer, handled integer, reached timestam
 comment on type lapse.progress is
     'What a step function answers: rows picked, rows really changed, and the due time of the last row picked.';
 
+create type lapse.due_row as (key text, due timestamptz);
+comment on type lapse.due_row is 'A row that is due: its key as text, and its due time.';
+
 create type lapse.file_request as (
     storage      text,
     path         text,
@@ -91,6 +94,9 @@ create table lapse.policy (
     key_columns  text[],
     due_column   text,
     predicate    text,
+    older_than   interval,
+    due_zone     text,
+    action       text        check (action in ('delete', 'update', 'call')),
     created_at   timestamptz not null default now(),
     updated_at   timestamptz not null default now(),
     constraint policy_target_is_whole check (num_nulls(target_table, key_columns, due_column) in (0, 3))
@@ -110,9 +116,13 @@ comment on column lapse.policy.lock_timeout is 'How long a batch waits for a loc
 comment on column lapse.policy.enabled is 'False: paused. A running run stops within one batch.';
 comment on column lapse.policy.target_table is 'The table that the step works on, schema.table; NULL when it is not one table.';
 comment on column lapse.policy.key_columns is 'Its key, in index order.';
-comment on column lapse.policy.due_column is 'The timestamptz column that says when a row is due.';
+comment on column lapse.policy.due_column is 'The column that says when a row is due, or with older_than, since when it ages.';
 comment on column lapse.policy.predicate is
     'The state that a due row is in, as SQL over the target''s columns with literals (''status = ''''active''''''); NULL for all rows.';
+comment on column lapse.policy.older_than is 'A row is due when its due column is this old; NULL: the due column is the due time.';
+comment on column lapse.policy.due_zone is 'The time zone of a due column that has none itself; NULL for timestamptz.';
+comment on column lapse.policy.action is
+    'What its generated step does with due rows: delete, update or call. NULL: the step is written by hand.';
 comment on column lapse.policy.created_at is 'When the policy was made.';
 comment on column lapse.policy.updated_at is 'When it was last altered, paused or resumed.';
 
@@ -476,7 +486,7 @@ drop table lapse.storage, lapse.worker, lapse.file_source, lapse.file_cleanup_lo
     lapse.tick_turn, lapse.tick_source, lapse.blocked_row, lapse.run_log, lapse.policy_state, lapse.policy, lapse.identity,
     lapse.setting;
 drop sequence lapse.lease_token_seq, lapse.run_id_seq;
-drop type lapse.file_request, lapse.progress;
+drop type lapse.file_request, lapse.due_row, lapse.progress;
 drop function lapse.path_digest(text);
 """
 

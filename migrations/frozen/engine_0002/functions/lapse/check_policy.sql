@@ -17,6 +17,7 @@ declare
     v_table oid;
     v_type  oid;
     v_query text;
+    v_probe refcursor;
 begin
     v_wrong := case
         when p_policy.name is null         then 'p_name'
@@ -70,6 +71,20 @@ begin
           (p_policy.predicate is not null and p_policy.target_table is null,
            'a predicate needs a target',
            'Give p_target, p_key_columns and p_due_column with it.'),
+          (num_nonnulls(p_policy.older_than, p_policy.due_zone, p_policy.action) > 0 and p_policy.target_table is null,
+           'an age, a zone and an action need a target',
+           'Give p_target, p_key_columns and p_due_column with them.'),
+          (p_policy.older_than is not null
+               and (not isfinite(p_policy.older_than)
+                    or p_policy.older_than not between interval '1 microsecond' and interval '1000 years'
+                    or least(date_part('year', p_policy.older_than), date_part('month', p_policy.older_than),
+                             date_part('day', p_policy.older_than), date_part('hour', p_policy.older_than),
+                             date_part('minute', p_policy.older_than), date_part('second', p_policy.older_than)) < 0),
+           format('rows can''t be kept for %s', p_policy.older_than),
+           'p_older_than is a span of time, all its parts forwards, up to 1,000 years: interval ''30 days''.'),
+          (p_policy.action not in ('delete', 'update', 'call'),
+           format('there is no action "%s"', p_policy.action),
+           'Use delete, update or call.'),
           (p_policy.key_columns is not null
                and (array_ndims(p_policy.key_columns) is distinct from 1
                     or array_position(p_policy.key_columns, null) is not null),
@@ -82,10 +97,16 @@ begin
         raise exception using errcode = 'LP001', message = v_wrong, hint = v_hint;
     end if;
 
-    if not exists (select from pg_timezone_names as z where z.name = p_policy.time_zone) then
+    select z.zone
+      into v_wrong
+      from (values (p_policy.time_zone), (p_policy.due_zone)) as z (zone)
+     where z.zone is not null
+       and not exists (select from pg_timezone_names as n where n.name = z.zone)
+     limit 1;
+    if found then
         raise exception using
             errcode = 'LP001',
-            message = format('there is no time zone "%s"', p_policy.time_zone),
+            message = format('there is no time zone "%s"', v_wrong),
             hint    = 'Use a name from pg_timezone_names, such as UTC or Europe/Berlin.';
     end if;
 
@@ -122,19 +143,48 @@ begin
       into v_type
       from pg_attribute as a
      where a.attrelid = v_table and a.attname = p_policy.due_column;
-    if v_type <> 'timestamptz'::regtype then
+    select w.wrong, w.hint
+      into v_wrong, v_hint
+      from (values
+          (v_type = 'date'::regtype,
+           'is a date, which has neither a time of day nor a zone',
+           format('Say which moment it means, in a column of its own: alter table %s add column %I timestamptz generated '
+                  'always as ((%I + 1)::timestamp at time zone ''Europe/Berlin'') stored;',
+                  lapse.quoted_name(p_policy.target_table), p_policy.due_column || '_ends_at', p_policy.due_column)),
+          (v_type = 'timestamp'::regtype and p_policy.due_zone is null,
+           'is timestamp without time zone, not timestamptz: another moment in every session',
+           'Say in which zone it is written, p_due_zone => ''UTC'' or another of pg_timezone_names, or make it timestamptz.'),
+          (v_type = 'timestamptz'::regtype and p_policy.due_zone is not null,
+           'is timestamptz and needs no zone to be named',
+           'Leave p_due_zone out.'),
+          (v_type not in ('timestamptz'::regtype, 'timestamp'::regtype, 'date'::regtype),
+           format('is %s, not timestamptz', format_type(v_type, null)),
+           'Point to a column with the moment, if need be one that is generated: to_timestamp(seconds), for instance.')
+      ) as w (is_wrong, wrong, hint)
+     where w.is_wrong
+     limit 1;
+    if found then
         raise exception using
             errcode = 'LP001',
-            message = format('due column %s.%s is %s, not timestamptz',
-                             p_policy.target_table, p_policy.due_column, format_type(v_type, null)),
-            hint    = 'A time without a zone means another moment in every session.';
+            message = format('due column %s.%s %s', p_policy.target_table, p_policy.due_column, v_wrong),
+            hint    = v_hint;
     end if;
 
     v_query := lapse.due_query(p_policy);
     begin
-        -- One that closes the parentheses around it would undo the rest of the query; an argument list finds it out.
-        execute format('select coalesce(%s' || chr(10) || ', true) from %s as t limit 0',
-                       coalesce(p_policy.predicate, 'true'), lapse.quoted_name(p_policy.target_table));
+        -- One that closes the parentheses around it would undo the rest of the query. What stands both in
+        -- brackets and in parentheses closes neither. A cursor takes no second statement, and nothing after the predicate
+        -- has a quote that could end one of its own. Declared policies are probed by lapse.create_expiry.
+        if p_policy.action is null and p_policy.predicate is not null then
+            open v_probe for execute format(
+                'with t as not materialized (select t.*, t.tableoid from %s as t) select array[%s' || chr(10) || '] from t',
+                lapse.quoted_name(p_policy.target_table), p_policy.predicate);
+            close v_probe;
+            open v_probe for execute format(
+                'with t as not materialized (select t.*, t.tableoid from %s as t) select (%s' || chr(10) || ') is true from t',
+                lapse.quoted_name(p_policy.target_table), p_policy.predicate);
+            close v_probe;
+        end if;
         execute v_query using '-infinity'::timestamptz, '-infinity'::timestamptz, 0;
     exception
         when others then

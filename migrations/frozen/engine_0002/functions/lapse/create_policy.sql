@@ -20,7 +20,10 @@ create or replace function lapse.create_policy(
     p_target       text     default null,
     p_key_columns  text[]   default null,
     p_due_column   text     default null,
-    p_predicate    text     default null
+    p_predicate    text     default null,
+    p_older_than   interval default null,
+    p_due_zone     text     default null,
+    p_action       text     default null
 )
     returns void
     language plpgsql
@@ -46,6 +49,9 @@ begin
     v_policy.key_columns  := p_key_columns;
     v_policy.due_column   := p_due_column;
     v_policy.predicate    := p_predicate;
+    v_policy.older_than   := p_older_than;
+    v_policy.due_zone     := p_due_zone;
+    v_policy.action       := p_action;
     v_policy.created_at   := v_now;
     v_policy.updated_at   := v_now;
     perform lapse.check_policy(v_policy);
@@ -67,5 +73,6 @@ end;
 $$;
 
 comment on function lapse.create_policy(
-    text, text, interval, text, time, text, integer, interval, interval, boolean, text, text[], text, text) is
+    text, text, interval, text, time, text, integer, interval, interval, boolean, text, text[], text, text,
+    interval, text, text) is
     'Make a policy: which step function to run, how often, and how hard.';

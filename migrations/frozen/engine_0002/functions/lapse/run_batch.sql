@@ -102,9 +102,9 @@ begin
     begin
         v_step := lapse.check_step(v_policy.step);
         if v_one then
-            execute lapse.due_query(v_policy) || ' for update of t skip locked'
-               into v_key, v_due
-              using v_state.run_reached, v_state.run_as_of, 1;
+            select d.key, d.due
+              into v_key, v_due
+              from lapse.due_rows(v_policy, v_state.run_reached, v_state.run_as_of, 1, true) as d;
         end if;
 
         begin
@@ -207,9 +207,9 @@ begin
     if v_error is not null and not v_failure and v_key is not null then
         -- A row locked elsewhere at first and free when the step came stood before this one: the
         -- next batch will name it.
-        execute lapse.due_query(v_policy) || ' for update of t skip locked'
-           into v_first
-          using v_state.run_reached, v_state.run_as_of, 1;
+        select d.key
+          into v_first
+          from lapse.due_rows(v_policy, v_state.run_reached, v_state.run_as_of, 1, true) as d;
         if v_first is distinct from v_key then
             v_error := null;
         end if;
