@@ -8,7 +8,7 @@ import pytest
 
 from tests.support.queue import enqueue, exchange, hand_in, result, row
 
-GRANTS = ("grant_application", "grant_runner", "grant_worker", "grant_observer")
+GRANTS = ("grant_application", "grant_runner", "grant_worker", "grant_observer", "grant_author")
 RUNNER = {
     "run", "run_due", "begin_run", "may_stay", "begin_tick", "next_due", "run_batch", "leave_runs",
     "raise_failures",
@@ -24,6 +24,15 @@ MAY_CALL = {
     | {"tick_wanted", "tick_acquire", "tick_release"},
     "grant_observer": {"api_version", "backlog", "schedule_text"}
     | {"hidden_rows", "index_proof", "unindexed_children"},
+    "grant_author": {"quoted_name", "path_digest"}
+    | {"attach_files", "detach_files", "detach_dropped", "attachment_findings"}
+    | {"attached_functions", "attached_name", "attached_relations", "attachment_family", "attachment_index"}
+    | {"attachment_source_code", "attachment_terms", "attachment_trigger_code", "build_attachment_index"}
+    | {"check_attachable", "check_file_column", "check_row_expression", "checked_grace"}
+    | {"declared_attachment"}
+    | {"drop_attachment_leftovers", "filled", "forget_attachments", "grace_term", "make_attachment"}
+    | {"record_attachment", "release_attachment", "table_key"}
+    | {"enqueue_paths", "need_files", "cancel_files"},
 }
 
 Login = Callable[..., psycopg.Connection]

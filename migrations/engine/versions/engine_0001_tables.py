@@ -408,6 +408,7 @@ create table lapse.file_source (
     removed       text,
     known         text,
     listed        text,
+    storages      text[]      check (storages <> '{}'),
     registered_at timestamptz not null default now()
 );
 comment on table  lapse.file_source is
@@ -421,7 +422,45 @@ comment on column lapse.file_source.known is
     'schema.function (p_storages text[], p_paths text[]) returns table (storage text, path text): those that some row speaks of, needed or not.';
 comment on column lapse.file_source.listed is
     'schema.function (p_storage text, p_after text, p_limit integer) returns table (path text): the paths of a storage, page by page.';
+comment on column lapse.file_source.storages is
+    'The storages that it knows of, and is asked about; NULL: any.';
 comment on column lapse.file_source.registered_at is 'When it was registered.';
+
+create table lapse.attachment (
+    name           text        primary key references lapse.file_source on update cascade on delete cascade,
+    target_table   text        not null,
+    path_column    text        not null,
+    storage        text,
+    storage_column text,
+    live_when      text,
+    due            text,
+    grace          jsonb       not null,
+    removed_column text,
+    function       text        not null unique,
+    lookup         text        check (lookup in ('digest', 'path')),
+    index_name     text,
+    attached_at    timestamptz not null default now(),
+    attached_by    text        not null,
+    constraint attachment_storage_is_one check (num_nonnulls(storage, storage_column) = 1),
+    constraint attachment_column unique (target_table, path_column)
+);
+comment on table  lapse.attachment is
+    'Tables whose files are queued by triggers that lapse.attach_files made. It and lapse.detach_files write here, nobody else.';
+comment on column lapse.attachment.name is 'The file source that answers for the table.';
+comment on column lapse.attachment.target_table is 'The table, schema.table, quoted where needed.';
+comment on column lapse.attachment.path_column is 'Its column that holds the path.';
+comment on column lapse.attachment.storage is 'The storage of all its files, or';
+comment on column lapse.attachment.storage_column is 'the column that names each file''s.';
+comment on column lapse.attachment.live_when is 'The state in which a row needs its file, as SQL over its columns; NULL: any.';
+comment on column lapse.attachment.due is 'When the file of a row in another state may go, as SQL over its columns; NULL: after its grace.';
+comment on column lapse.attachment.grace is 'How long a file is kept once its row is deleted, replaced, truncated or ended.';
+comment on column lapse.attachment.removed_column is 'The column that says when the file was deleted.';
+comment on column lapse.attachment.function is 'The trigger function, schema.function; those of the file source are named after it.';
+comment on column lapse.attachment.lookup is
+    'How rows are found by their file: by an index on the path''s digest or on the path. NULL: there is no index yet, and no file goes.';
+comment on column lapse.attachment.index_name is 'The index that was made for it and goes with it.';
+comment on column lapse.attachment.attached_at is 'When it was attached, or attached anew.';
+comment on column lapse.attachment.attached_by is 'The role that owned the table then.';
 
 create table lapse.worker (
     id           text        primary key,
@@ -482,7 +521,7 @@ revoke all on all routines in schema lapse from public;
 """
 
 DROP = """
-drop table lapse.storage, lapse.worker, lapse.file_source, lapse.file_cleanup_log, lapse.file_cleanup_queue, lapse.cron_job,
+drop table lapse.storage, lapse.worker, lapse.attachment, lapse.file_source, lapse.file_cleanup_log, lapse.file_cleanup_queue, lapse.cron_job,
     lapse.tick_turn, lapse.tick_source, lapse.blocked_row, lapse.run_log, lapse.policy_state, lapse.policy, lapse.identity,
     lapse.setting;
 drop sequence lapse.lease_token_seq, lapse.run_id_seq;

@@ -41,6 +41,26 @@ def upgrade() -> None:
     run_script(POLICIES)
 
 
+# Attached tables first: their triggers would call what is gone. The tables say themselves what is attached to them.
+DETACH = """
+do $$
+declare
+    v_one record;
+begin
+    for v_one in
+        select distinct t.tgrelid::regclass as target, f.declared ->> 'path_column' as path_column
+          from pg_trigger as t
+          join pg_class as c on c.oid = t.tgrelid
+         cross join lateral lapse.attached_functions(t.tgrelid) as f
+         where t.tgfoid = f.function and t.tgname like 'lapse\\_files\\_%' and not c.relispartition
+    loop
+        perform lapse.detach_files(v_one.target, v_one.path_column);
+    end loop;
+    perform lapse.detach_dropped();
+end;
+$$;
+"""
+
 # Jobs go first: they would go on calling what is gone. Those in another database can't be reached from here.
 # Ticks that run now hold locks that this revision needs, and wait for locks that it would take one after the
 # other: so all tables are locked at once or none, between two batches, and neither side ends in a deadlock.
@@ -109,6 +129,7 @@ $$;
 
 
 def downgrade() -> None:
+    run_script(DETACH)
     run_script(UNSCHEDULE)
     run_script("delete from lapse.policy where step like 'lapse.%';")
     run_script(DROP.replace("NAMES", ",".join(PurePath(name).stem for name in names("engine_0002"))))

@@ -2,7 +2,10 @@
 --
 -- In: storages and paths, pairwise. Out: those still needed, and until when (infinity:
 -- for good), once for each source that says so. A source that fails can't be taken for a
--- no: all files are returned as needed for half a minute, with the error, and a warning.
+-- no: all its files are returned as needed for half a minute, with the error, and a warning. A source that
+-- says of which storages it knows is asked for those alone. What a transaction that has not ended names
+-- (lapse.announce_files) is needed for a second; that is looked at first, since by the time that its mark is
+-- gone, its rows are there for all to see.
 
 create or replace function lapse.files_in_use(p_storages text[], p_paths text[])
     returns table (storage text, path text, until timestamptz, source text, error text)
@@ -13,24 +16,55 @@ create or replace function lapse.files_in_use(p_storages text[], p_paths text[])
 as $$
 #variable_conflict use_column
 declare
-    v_source record;
+    v_source   record;
+    v_storages text[];
+    v_paths    text[];
+    v_error    text;
 begin
+    return query
+    select f.storage, f.path, clock_timestamp() + interval '1 s', 'announced', 'a transaction that has not ended names it'
+      from unnest(p_storages, p_paths) as f (storage, path)
+     where array[lapse.file_lock_key(f.storage, f.path), lapse.file_lock_key(f.storage, null)]
+           && array(select (l.classid::bigint << 32) | l.objid::bigint
+                      from pg_locks as l
+                     where l.locktype = 'advisory' and l.objsubid = 1 and l.mode = 'ShareLock'
+                       and l.database = (select d.oid from pg_database as d where d.datname = current_database()));
+
     for v_source in
-        select s.name, s.in_use from lapse.file_source as s order by s.name
+        select s.name, s.in_use, s.storages, a.target_table
+          from lapse.file_source as s
+          left join lapse.attachment as a on a.name = s.name
+         order by s.name
     loop
+        v_storages := p_storages;
+        v_paths := p_paths;
+        if v_source.storages is not null then
+            select array_agg(f.storage), array_agg(f.path)
+              into v_storages, v_paths
+              from unnest(p_storages, p_paths) as f (storage, path)
+             where f.storage = any (v_source.storages);
+            continue when v_paths is null;
+        end if;
+
         begin
             return query execute format(
                 'select r.storage, r.path, coalesce(max(coalesce(r.until, ''infinity'')), ''infinity''), %L, null '
                 'from %s($1, $2) as r where r.storage is not null and r.path is not null group by 1, 2',
                 v_source.name, v_source.in_use)
-                using p_storages, p_paths;
+                using v_storages, v_paths;
         exception when others then
-            raise warning 'file source % could not be asked, so nothing is deleted: % (%)',
-                v_source.name, sqlerrm, sqlstate;
+            v_error := format('file source %s failed: %s', v_source.name, sqlerrm);
+            -- Its table, or a column of it, is not what it was.
+            if v_source.target_table is not null and left(sqlstate, 2) in ('42', '3F') then
+                v_error := format('%s; if table %s was dropped: select lapse.detach_dropped(); if it was renamed or '
+                                  'altered, call lapse.attach_files again with p_replace => true',
+                                  v_error, v_source.target_table);
+            end if;
+            raise warning 'file source % could not be asked, so nothing of it is deleted: % (%)',
+                v_source.name, sqlerrm, sqlstate using detail = v_error;
             return query
-            select f.storage, f.path, clock_timestamp() + interval '30 s', v_source.name,
-                   format('file source %s failed: %s', v_source.name, sqlerrm)
-              from unnest(p_storages, p_paths) as f (storage, path);
+            select f.storage, f.path, clock_timestamp() + interval '30 s', v_source.name, v_error
+              from unnest(v_storages, v_paths) as f (storage, path);
         end;
     end loop;
 end;
