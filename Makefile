@@ -7,7 +7,7 @@ CHAOS  ?=
 BIN    := .venv/bin
 
 .DEFAULT_GOAL := help
-.PHONY: help setup server check test freeze demo bench chaos clean
+.PHONY: help setup server check test freeze demo bench bench-full bench-expiry bench-sweep chaos clean
 
 help: ## List the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -41,6 +41,9 @@ bench-full: .venv/.run ## The same in full, about 25 minutes, and docs/benchmark
 
 bench-expiry: .venv/.run ## What a sweep costs, beside the ways that it replaces
 	@$(BIN)/python benchmarks/expiry.py
+
+bench-sweep: .venv/.run ## What a sweep for orphans needs among a million files, beside a script
+	@$(BIN)/python -m benchmarks.sweep
 
 chaos: setup ## Break things at random, judge what became of every file; CHAOS="--seconds 600 --campaign kills"
 	@nice -n 10 $(BIN)/python -m tests.chaos $(CHAOS)

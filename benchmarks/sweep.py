@@ -26,15 +26,17 @@ from pathlib import Path
 from benchmarks import server
 from pglapse.demo.process import environment, install
 
+DISK = "/var/tmp"  # noqa: S108 (a disk is what is wanted)
 AHEAD = "import time; now = time.time; time.time = lambda: now() + 2 * 86400"
 PGLAPSE = f"{AHEAD}; from pglapse.__main__ import main; main()"
 SCRIPT = f"""{AHEAD}
 import os, sys, psycopg
 root = sys.argv[1]
 with psycopg.connect(os.environ["DATABASE_URL"]) as conn:
-    known = {{path for (path,) in conn.execute("select path from market.temp_uploads where storage = 'private'")}}
+    known = {{path for (path,) in conn.execute("select path from market.temp_uploads")}}
     files = [os.path.join(folder, name) for folder, _, names in os.walk(root) for name in names]
-    old = [file for file in files if max(os.stat(file).st_mtime, os.stat(file).st_ctime) < time.time() - 86400]
+    before = time.time() - 86400
+    old = [file for file in files if max(os.stat(file).st_mtime, os.stat(file).st_ctime) < before]
     print(len([file for file in old if os.path.relpath(file, root) not in known]))
 """
 KNOWN = """
@@ -46,11 +48,12 @@ select u.id, 'private', 'tmp/' || n, now() + interval '9 days' from u, generate_
 
 def main() -> int:
     """Make the files, measure both ways for each number of them, print a table."""
-    parser = argparse.ArgumentParser(prog="python -m benchmarks.sweep", description=(__doc__ or "").splitlines()[0])
+    first = (__doc__ or "").splitlines()[0]
+    parser = argparse.ArgumentParser(prog="python -m benchmarks.sweep", description=first)
     parser.add_argument("--files", type=int, nargs="+", default=[10_000, 100_000, 1_000_000])
     options = parser.parse_args()
     print(f"{'files':>10} {'way':<8} {'orphans':>9} {'seconds':>8} {'files/s':>9} {'memory':>8}")
-    with server.running() as own, tempfile.TemporaryDirectory(prefix="pglapse-sweep-", dir="/var/tmp") as name:
+    with server.running() as own, tempfile.TemporaryDirectory(prefix="pglapse-sweep-", dir=DISK) as name:
         for count in options.files:
             folder = Path(name) / str(count)
             measure(own, folder, count)
@@ -73,7 +76,8 @@ def measure(own: server.Server, folder: Path, count: int) -> None:
         conn.execute("vacuum analyze")
     served = [sys.executable, "-m", "pglapse", "worker", "--once", "--config", str(config)]
     subprocess.run(served, env=environment(dsn), check=True, capture_output=True)  # the root gets its marker
-    asked = ["sweep", "--dry-run", "--json", "--config", str(config), "--most-files", str(count), "--most-share", "1"]
+    asked = ["sweep", "--dry-run", "--json", "--config", str(config)]
+    asked += ["--most-files", str(count), "--most-share", "1"]
     for way, command in (
         ("pglapse", [sys.executable, "-c", PGLAPSE, *asked]),
         ("script", [sys.executable, "-c", SCRIPT, str(root)]),
@@ -82,7 +86,8 @@ def measure(own: server.Server, folder: Path, count: int) -> None:
         orphans = json.loads(said)["orphans"] if way == "pglapse" else int(said)
         if orphans not in (count // 2, count // 2 + 1):  # the script takes the marker for an orphan
             raise SystemExit(f"{way} found {orphans} orphans among {count} files")
-        print(f"{count:>10,} {way:<8} {orphans:>9,} {seconds:>8.1f} {count / seconds:>9,.0f} {memory:>5.0f} MB")
+        rate = f"{count / seconds:,.0f}"
+        print(f"{count:>10,} {way:<8} {orphans:>9,} {seconds:>8.1f} {rate:>9} {memory:>5.0f} MB", flush=True)
 
 
 def run(command: list[str], environ: dict[str, str]) -> tuple[str, float, float]:
