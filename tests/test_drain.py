@@ -247,13 +247,13 @@ def test_results_that_can_t_be_handed_in_stop_the_worker_from_taking_more(conn, 
     shelf = Shelf()
     who = worker(shelf, batch=2)
     handed_in: list[int] = []
-    exchange = queue.exchange
+    send = queue.send
 
-    def noted(*arguments: Any, **options: Any) -> queue.Exchange:
-        handed_in.append(len(arguments[2]))
-        return exchange(*arguments, **options)
+    def noted(*arguments: Any, **options: Any) -> queue.Call:
+        handed_in.append(len(arguments[2].results) + len(options["held"]))
+        return send(*arguments, **options)
 
-    monkeypatch.setattr(queue, "exchange", noted)
+    monkeypatch.setattr(queue, "send", noted)
     monkeypatch.setattr("pglapse.drain.LONG_HELD", 0.05)
     monkeypatch.setattr("pglapse.drain.HELD", 0.05)
     with held(conn.info.dsn):

@@ -18,7 +18,15 @@ MAY_CALL = {
     "grant_application": {"enqueue_file", "enqueue_files", "cancel_file", "cancel_files", "path_digest"},
     "grant_runner": RUNNER,
     "grant_worker": RUNNER
-    | {"api_version", "worker_hello", "worker_beat", "worker_bye", "exchange_files", "renew_files"}
+    | {
+        "api_version",
+        "worker_hello",
+        "worker_beat",
+        "worker_bye",
+        "exchange_files",
+        "exchange_files_packed",
+        "renew_files",
+    }
     | {"storage_marker"}
     | {"unknown_files", "listed_files", "enqueue_orphans", "sweep_begin", "sweep_end"}
     | {"tick_wanted", "tick_acquire", "tick_release"},

@@ -15,7 +15,7 @@ from select import select
 
 from pglapse import markers, queue, text
 from pglapse.lane import Hand, Lane
-from pglapse.queue import START, Claim, Connection, Result, Want
+from pglapse.queue import START, Connection, Report, Result, Want
 from pglapse.storage import RELEASED, Introduced, Outcome, Storage, Verdict, clock
 
 log = logging.getLogger(__name__)
@@ -69,6 +69,10 @@ class Worker:
         self._held_pause = HELD
         self._held_until = 0.0
         self._alone: tuple[Lane, Hand] | None = None
+        self._taken: list[tuple[Lane, Hand]] = []
+        """Taken, but not begun yet: first the server gets something to do."""
+        self._report: Report | None = None
+        """Results made ready for the next request."""
         self._waker, self._wake_up = pipe2(O_NONBLOCK | O_CLOEXEC)
         self.lanes = {
             name: Lane(storage, batch=batch, wake=self.wake, stopping=stopping)
@@ -134,6 +138,13 @@ class Worker:
 
     def turn(self, conn: Connection) -> bool:
         """Collect what the lanes did, hand it in and take more; False when there was nothing to do."""
+        try:
+            return self._turn(conn)
+        except BaseException:
+            self._begin_taken()  # what is in our hands needs no connection
+            raise
+
+    def _turn(self, conn: Connection) -> bool:
         if queue.nudged(conn, 0):  # a lane that is never idle must not keep us from hearing of the others
             self.nudge()
         now = clock()
@@ -142,10 +153,14 @@ class Worker:
         wants = self._wants(now)
         held, fresh = self._to_hand_in(now)
         if not wants and not held and not self._worth_a_request(now):
+            self._begin_taken()
             self._renew(conn, now)
             return False
         began = clock()  # before the claim: our idea of the lease ends before the server's
-        answer = queue.exchange(conn, self.id, held + fresh, wants, lease=self.lease)
+        call = queue.send(conn, self.id, self._reported(conn, fresh), wants, held=held, lease=self.lease)
+        self._begin_taken()
+        self._meanwhile(conn, len(fresh))
+        answer = call.answer()
         self._settled(held, fresh, answer)
         self._placed(wants, answer, began)
         self._renew(conn, clock())
@@ -154,7 +169,8 @@ class Worker:
     def hand_in(self, conn: Connection) -> None:
         """Hand in all results, and take nothing."""
         held, fresh = list(self.held), list(self.fresh)
-        self._settled(held, fresh, queue.exchange(conn, self.id, held + fresh, [], lease=self.lease))
+        call = queue.send(conn, self.id, Report(conn, fresh), [], held=held, lease=self.lease)
+        self._settled(held, fresh, call.answer())
 
     def give_back(self) -> None:
         """Take back what no storage has begun: it goes to the queue with the next request."""
@@ -194,6 +210,31 @@ class Worker:
         """End `rest`; from any thread or signal handler."""
         with suppress(BlockingIOError, OSError):  # full: awake already; closed: nobody to wake
             write(self._wake_up, b"x")
+
+    def _begin_taken(self) -> None:
+        """Have the files of the last answer deleted, now that the server has the next request, if any."""
+        taken, self._taken = self._taken, []
+        for lane, hand in taken:
+            lane.begin(hand)
+
+    def _meanwhile(self, conn: Connection, sent: int) -> None:
+        """While the server works, take in what the lanes do, and make it ready for the next request.
+
+        For a while only, and not at all once it has answered: waiting as such has a deadline elsewhere.
+        """
+        until = clock() + PIECE
+        while any(lane.hands and lane.died is None for lane in self.lanes.values()):
+            ready, _, _ = select([conn.fileno(), self._waker], [], [], max(0.0, until - clock()))
+            if self._waker not in ready or conn.fileno() in ready:
+                break
+            read(self._waker, 4096)
+            self._collect(clock())
+            self._report = Report(conn, self.fresh[sent : sent + FRESH * self.batch])
+
+    def _reported(self, conn: Connection, fresh: list[Result]) -> Report:
+        """New results ready to be sent; mostly they are already."""
+        report, self._report = self._report, None
+        return report if report is not None and report.results == fresh else Report(conn, fresh)
 
     def _collect(self, now: float) -> None:
         """Take in what became of files, and give up on a storage that hangs."""
@@ -277,16 +318,16 @@ class Worker:
     def _placed(self, wants: Sequence[Want], answer: queue.Exchange, began: float) -> None:
         """Put what was taken into the lanes, and note when to look again."""
         until = began + self.lease * SAFE_PART
-        claims: dict[str, list[Claim]] = {}
-        for claim in answer.claims:
-            claims.setdefault(claim.storage, []).append(claim)
-        for name, taken in claims.items():
-            lane = self.lanes[name]
+        for taken in answer.taken:
+            lane = self.lanes[taken.storage]
+            hand = lane.hold(taken, until, alone=answer.alone)
             if answer.alone:
-                self._alone = lane, lane.hold(taken, until, alone=True)
+                self._alone = lane, hand
                 self._begin_alone()
+            elif taken.storage in answer.next:
+                self._taken.append((lane, hand))
             else:
-                lane.put(taken, until)
+                lane.begin(hand)
         for want in wants:
             lane = self.lanes[want.storage]
             lane.turns += 1

@@ -9,13 +9,12 @@ import logging
 import random
 from collections import Counter
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
 from queue import SimpleQueue
 from threading import Thread
 
 from pglapse import text
 from pglapse.errors import HelperDied
-from pglapse.queue import START, Claim, Position, Result
+from pglapse.queue import START, Claim, Position, Result, Taken
 from pglapse.storage import RELEASED, Away, Batch, File, Outcome, Storage, Verdict, clock
 
 log = logging.getLogger(__name__)
@@ -29,34 +28,66 @@ SAY_EVERY = 60.0
 NEEDS_A_REASON: tuple[Verdict, ...] = ("failed", "refused", "changed")
 
 
-@dataclass(slots=True, eq=False)
 class Hand:
-    """A batch in our hands: the claims, what became of them so far, and whether the storage is done."""
+    """A batch in our hands: the claims, what became of them so far, and whether the storage is done.
 
-    claims: Sequence[Claim]
-    batch: Batch
-    alone: bool = False
-    """Its rows were lost with a worker: nothing else may be in hand while it is worked on."""
-    taken_at: float = field(default_factory=clock)
-    began_at: float | None = None
-    done_at: float | None = None
-    away: Away | None = None
-    begun: bool = False
-    """Whether the lane's thread has it or will get to it."""
-    counts: Counter[Verdict] = field(default_factory=Counter)
-    freed: int = 0
-    reasons: dict[tuple[Verdict, str], list[Claim]] = field(default_factory=dict)
+    What was taken is read when it is first asked for, so that the server need not wait for that.
+    """
+
+    def __init__(
+        self,
+        taken: Taken | Sequence[Claim],
+        make: Callable[[Sequence[File]], Batch],
+        *,
+        alone: bool = False,
+    ) -> None:
+        """``make``: what makes a batch of files."""
+        self._taken = taken
+        self._make = make
+        self._content: tuple[Sequence[Claim], Batch] | None = None
+        self.alone = alone
+        """Its rows were lost with a worker: nothing else may be in hand while it is worked on."""
+        self.taken_at = clock()
+        self.began_at: float | None = None
+        self.done_at: float | None = None
+        self.away: Away | None = None
+        self.begun = False
+        """Whether the lane's thread has it or will get to it."""
+        self.counts: Counter[Verdict] = Counter()
+        self.freed = 0
+        self.reasons: dict[tuple[Verdict, str], list[Claim]] = {}
+
+    @property
+    def batch(self) -> Batch:
+        """The files as the storage gets them."""
+        return self._read()[1]
+
+    @property
+    def claims(self) -> Sequence[Claim]:
+        """The files as they were taken, in the order of the batch."""
+        return self._read()[0]
+
+    def _read(self) -> tuple[Sequence[Claim], Batch]:
+        if self._content is None:
+            claims = self._taken.claims() if isinstance(self._taken, Taken) else self._taken
+            files = list(map(File, [claim.path for claim in claims], [claim.expected for claim in claims]))
+            self._content = claims, self._make(files)
+        return self._content
 
     def collect(self) -> list[Result]:
         """Results since the last call."""
-        claims = self.claims
-        results = [Result(claims[position], outcome) for position, outcome in self.batch.collect()]
-        self.counts.update([outcome.verdict for _, outcome in results])
+        if self._content is None:
+            return []
+        claims, batch = self._content
+        results = [Result(claims[position], outcome) for position, outcome in batch.collect()]
+        counts = Counter([outcome.verdict for _, outcome in results])
+        self.counts += counts
         self.freed += sum([outcome.bytes for _, outcome in results])
-        for claim, outcome in results:
-            if outcome.verdict in NEEDS_A_REASON:
-                reason = outcome.verdict, outcome.error or "no reason given"
-                self.reasons.setdefault(reason, []).append(claim)
+        if any(counts[verdict] for verdict in NEEDS_A_REASON):
+            for claim, outcome in results:
+                if outcome.verdict in NEEDS_A_REASON:
+                    reason = outcome.verdict, outcome.error or "no reason given"
+                    self.reasons.setdefault(reason, []).append(claim)
         return results
 
 
@@ -121,21 +152,15 @@ class Lane:
             return float("inf")
         return max(self.rest_until, self.look_at if self._checked else 0.0) - now
 
-    def put(self, claims: Sequence[Claim], until: float, *, alone: bool = False) -> Hand:
-        """Have claimed files deleted."""
-        hand = self.hold(claims, until, alone=alone)
-        self.begin(hand)
-        return hand
-
-    def hold(self, claims: Sequence[Claim], until: float, *, alone: bool) -> Hand:
+    def hold(self, taken: Taken | Sequence[Claim], until: float, *, alone: bool = False) -> Hand:
         """Take claimed files into our hands, to be begun later."""
-        files = [File(claim.path, claim.expected) for claim in claims]
-        hand = Hand(claims, Batch(files, until, self._stopping), alone)
+        hand = Hand(taken, lambda files: Batch(files, until, self._stopping), alone=alone)
         self.hands.append(hand)
         return hand
 
     def begin(self, hand: Hand) -> None:
         """Have a batch that is in our hands deleted."""
+        assert hand.batch  # noqa: S101 (read here, not by the lane's thread)
         hand.begun = True
         self._put(hand)
 

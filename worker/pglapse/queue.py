@@ -5,14 +5,18 @@ What there is one of for each file is a named tuple: those are made in a fractio
 """
 
 import json
-from collections.abc import Iterable, Mapping, Sequence
-from contextlib import nullcontext
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from contextlib import nullcontext, suppress
 from dataclasses import dataclass
 from datetime import timedelta
+from itertools import repeat
 from time import monotonic
-from typing import Any, NamedTuple
+from typing import Any, LiteralString, NamedTuple
 
 import psycopg
+from psycopg.generators import fetch_many
+from psycopg.generators import send as flush
+from psycopg.pq import ExecStatus
 from psycopg.types.json import Jsonb
 
 from pglapse.errors import WrongIsolation, translated
@@ -72,10 +76,35 @@ class Result(NamedTuple):
 
 
 @dataclass(frozen=True, slots=True)
+class Taken:
+    """Files of one storage that were taken together, as they came: reading them can wait."""
+
+    storage: str
+    token: int
+    packed: str
+
+    def claims(self) -> list[Claim]:
+        """What they are."""
+        said = json.loads(self.packed)
+        guards = said["expected"]
+        return list(
+            map(
+                Claim,
+                said["ids"],
+                repeat(self.token),
+                repeat(self.storage),
+                said["paths"],
+                said["attempts"],
+                repeat(()) if guards is None else map(_expected, guards),
+            )
+        )
+
+
+@dataclass(frozen=True, slots=True)
 class Exchange:
     """The answer to results handed in: more files, and the results that must be handed in again."""
 
-    claims: list[Claim]
+    taken: list[Taken]
     alone: bool
     """The files taken were lost with a worker before: nothing else may be in hand while they are deleted."""
     unsettled: frozenset[Receipt]
@@ -84,6 +113,11 @@ class Exchange:
     """Where the search goes on, for each storage of which all files asked for came."""
     wait: Mapping[str, float | None]
     """For each of the others, seconds until there may be more; 0 at once, None not before a nudge."""
+
+    @property
+    def claims(self) -> list[Claim]:
+        """All files taken."""
+        return [claim for taken in self.taken for claim in taken.claims()]
 
 
 @dataclass(frozen=True, slots=True)
@@ -94,51 +128,145 @@ class Welcome:
     notify_horizon: timedelta
 
 
+EXCHANGE: LiteralString = (
+    "select e.kind, e.id, e.token, e.storage, e.due, e.alone, e.wait_seconds, e.files::text"
+    "  from lapse.exchange_files_packed({}::text, {}::jsonb, {}::text[], {}::integer[], {}::interval,"
+    " {}::bigint[], {}::bigint[], {}::bigint[], {}::bigint[], {}::bigint[]) as e"
+)
+EXECUTED: LiteralString = EXCHANGE.format(*("%s",) * 10)
+SENT = EXCHANGE.format(*(f"${number}" for number in range(1, 11))).encode()
+
+READ: tuple[Callable[[str], Any], ...] = (str, int, int, str, int, "t".__eq__, float, str)
+"""How the columns of an answer are read."""
+
+
+class Report:
+    """Results made ready to be sent, which takes a while and can be done beforehand.
+
+    Those of which nothing is to be said but that the file is gone travel as three lists of numbers, all
+    others as JSON, in which only the rare error has to be quoted.
+    """
+
+    __slots__ = ("bytes", "ids", "others", "results", "tokens")
+
+    def __init__(self, conn: Connection, results: list[Result]) -> None:
+        gone: list[Result] = []
+        others: list[Result] = []
+        for result in results:
+            _, (verdict, _, error) = result
+            (gone if verdict == "deleted" and error is None else others).append(result)
+        self.results = results
+        self.ids = _list([claim[0] for claim, _ in gone])
+        self.tokens = _list([claim[1] for claim, _ in gone])
+        self.bytes = _list([outcome[1] for _, outcome in gone])
+        self.others = _said(conn, others)
+
+
+class Call:
+    """An exchange that the server is working on."""
+
+    def __init__(self, conn: Connection, arguments: list[str]) -> None:
+        self._conn = conn
+        self._arguments = arguments
+        self._sent = conn.autocommit and conn.isolation_level is None
+        if self._sent:
+            encoding = _encoding(conn)
+            conn.pgconn.send_query_params(SENT, [argument.encode(encoding) for argument in arguments])
+            conn.wait(flush(conn.pgconn))
+
+    def answer(self) -> Exchange:
+        """Wait for the answer. After that the connection is free again."""
+        rows = None
+        if self._sent:
+            with suppress(WrongIsolation):
+                rows = self._received()
+        if rows is None:
+            rows = _ask(self._conn, EXECUTED, self._arguments)
+        return Exchange(
+            taken=[Taken(row[3], row[2], row[7]) for row in rows if row[0] == "claimed"],
+            alone=any(row[5] for row in rows),  # one answer's files are all alone, or none of them is
+            unsettled=frozenset((row[1], row[2]) for row in rows if row[0] == "unsettled"),
+            stale=frozenset((row[1], row[2]) for row in rows if row[0] == "stale"),
+            next={row[3]: (row[4], row[1]) for row in rows if row[0] == "next"},
+            wait={row[3]: row[6] for row in rows if row[0] == "wait"},
+        )
+
+    def _received(self) -> list[tuple[Any, ...]]:
+        encoding = _encoding(self._conn)
+        with translated():
+            [result] = self._conn.wait(fetch_many(self._conn.pgconn))
+            if result.status != ExecStatus.TUPLES_OK:
+                raise psycopg.errors.error_from_result(result, encoding=encoding)
+        return [
+            tuple(
+                None if (value := result.get_value(row, column)) is None else read(value.decode(encoding))
+                for column, read in enumerate(READ)
+            )
+            for row in range(result.ntuples)
+        ]
+
+
+def send(
+    conn: Connection,
+    worker: str,
+    report: Report,
+    wants: Sequence[Want],
+    *,
+    held: Sequence[Result] = (),
+    lease: float,
+) -> Call:
+    """Hand in results and ask for files that are due, in due order, without waiting for the answer.
+
+    ``held``: results that could not be handed in before. Until the answer was taken, nothing else may be
+    done with the connection.
+    """
+    return Call(
+        conn,
+        [
+            worker,
+            f"[{','.join([*_said(conn, held), *report.others])}]",
+            _list([_quoted(want.storage) for want in wants]),
+            _list([want.limit for want in wants]),
+            f"{lease:.6f} s",
+            _list(["NULL" if want.after[0] is None else want.after[0] for want in wants]),
+            _list([want.after[1] for want in wants]),
+            report.ids,
+            report.tokens,
+            report.bytes,
+        ],
+    )
+
+
 def exchange(
     conn: Connection, worker: str, results: Sequence[Result], wants: Sequence[Want], *, lease: float
 ) -> Exchange:
     """Hand in results and take files that are due, in due order."""
-    rows = _ask(
-        conn,
-        "select e.kind, e.id, e.token, e.storage, e.path, e.attempt, e.expected, e.alone,"
-        "       (extract(epoch from e.due) * 1000000)::bigint, e.wait_seconds"
-        "  from lapse.exchange_files(%s::text, %s::jsonb, %s::text[], %s::integer[], %s::interval,"
-        "           array(select 'epoch'::timestamptz + u.due * interval '1 microsecond'"
-        "                   from unnest(%s::bigint[]) with ordinality as u (due, n) order by u.n),"
-        "           %s::bigint[]) as e",
-        [
-            worker,
-            _handed_in(results, conn.info.parameter_status("server_encoding") or ""),
-            [want.storage for want in wants],
-            [want.limit for want in wants],
-            timedelta(seconds=lease),
-            [want.after[0] for want in wants],
-            [want.after[1] for want in wants],
-        ],
-    )
-    claimed = [row for row in rows if row[0] == "claimed"]
-    others = [row for row in rows if row[0] != "claimed"]
-    return Exchange(
-        claims=[
-            Claim(id_, token, storage, path, attempt, () if expected is None else _expected(expected))
-            for _, id_, token, storage, path, attempt, expected, *_ in claimed
-        ],
-        alone=bool(claimed and claimed[0][7]),  # one answer's files are all alone, or none of them is
-        unsettled=frozenset((row[1], row[2]) for row in others if row[0] == "unsettled"),
-        stale=frozenset((row[1], row[2]) for row in others if row[0] == "stale"),
-        next={row[3]: (row[8], row[1]) for row in others if row[0] == "next"},
-        wait={row[3]: row[9] for row in others if row[0] == "wait"},
-    )
+    return send(conn, worker, Report(conn, list(results)), wants, lease=lease).answer()
 
 
-def _handed_in(results: Sequence[Result], encoding: str) -> str:
-    """Results as the JSON text that lapse.exchange_files takes; only the rare error has to be quoted."""
-    said = [
+def _list(items: Iterable[object]) -> str:
+    """An array as PostgreSQL reads it."""
+    return f"{{{','.join(map(str, items))}}}"
+
+
+def _quoted(text: str) -> str:
+    """A text as an item of such an array."""
+    return '"' + text.replace("\\", "\\\\").replace('"', '\\"') + '"'
+
+
+def _encoding(conn: Connection) -> str:
+    """What texts are encoded in on the way; where the client takes bytes as they come, as psycopg does."""
+    return "utf-8" if conn.info.encoding == "ascii" else conn.info.encoding
+
+
+def _said(conn: Connection, results: Iterable[Result]) -> list[str]:
+    """Results as the JSON that lapse.exchange_files takes."""
+    encoding = conn.info.parameter_status("server_encoding") or ""
+    return [
         f'{{"id":{claim.id},"token":{claim.token},"outcome":"{outcome.verdict}","bytes":{outcome.bytes}'
         f"{_error(outcome.error, encoding) if outcome.error else ''}}}"
         for claim, outcome in results
     ]
-    return f"[{','.join(said)}]"
 
 
 def _error(text: str, encoding: str) -> str:
@@ -156,10 +284,10 @@ def renew(conn: Connection, worker: str, claims: Sequence[Claim], *, lease: floa
     return frozenset((id_, token) for id_, token in rows)
 
 
-def _expected(alternatives: list[dict[str, Any]]) -> tuple[Expected, ...]:
+def _expected(alternatives: list[dict[str, Any]] | None) -> tuple[Expected, ...]:
     return tuple(
         Expected(size=one.get("size"), mtime_ns=one.get("mtime_ns"), etag=one.get("etag"))
-        for one in alternatives
+        for one in alternatives or ()
     )
 
 

@@ -1,9 +1,13 @@
 -- lapse.claim_files: the second half of lapse.exchange_files: the next files to delete.
 --
 -- In: the worker; side by side the storages, how many files of each, and their resume points (NULL:
--- from the start); for how long. Out: one row a file ('claimed'), in due order within its storage;
--- for each storage that has more, where to go on ('next'); for each that came back short, how long to
--- wait ('wait'). A due time before 1970 is given as 1970: a worker's language may know no -infinity.
+-- from the start); for how long. Out: for each storage that has any, its files side by side, in due order
+-- ('claimed'; expecteds is NULL where no file has any); for each that has more, where to go on ('next'); for
+-- each that came back short, how long to wait ('wait'). A due time before 1970 is given as 1970: a worker's
+-- language may know no -infinity.
+--
+-- The files are arrays: a row that passes from function to function is copied each time and written out
+-- column by column, which cost a file more than the update that leases it.
 --
 -- Each storage is claimed by itself, so that none waits for another's rows. Rows whose worker
 -- never reported back stand at the front of due order, where a claim looks first. A claim that meets one
@@ -22,8 +26,9 @@ create or replace function lapse.claim_files(
     p_after_dues timestamptz[],
     p_after_ids  bigint[]
 )
-    returns table (kind text, id bigint, token bigint, storage text, path text, attempt integer, due timestamptz,
-                   expected jsonb, alone boolean, wait_seconds double precision)
+    returns table (kind text, token bigint, storage text, ids bigint[], paths text[], attempts integer[],
+                   dues timestamptz[], expecteds jsonb[], alone boolean, id bigint, due timestamptz,
+                   wait_seconds double precision)
     language plpgsql
     volatile
     set search_path = pg_catalog, pg_temp
@@ -33,7 +38,8 @@ declare
     v_now      timestamptz := clock_timestamp();
     v_setting  lapse.setting;
     v_pick     record;
-    v_free     tid[];
+    v_free     tid[];  -- of one storage after the other
+    v_before   integer := 0;
     v_odd      bigint[];
     v_alone    boolean := false;
     v_short    boolean := false;
@@ -89,17 +95,19 @@ begin
         end if;
     end if;
 
-    if v_free is not null then
-        return query
+    kind := 'claimed';
+
+    for v_n in 1 .. cardinality(p_storages) loop
+        continue when v_sizes[v_n] = 0;
+
         with claimed as (
             update lapse.file_cleanup_queue as q
                set leased_at    = v_now,
                    leased_until = v_now + p_lease,
                    leased_by    = p_worker,
-                   lease_token  = v_tokens[array_position(p_storages, q.storage)],
+                   lease_token  = v_tokens[v_n],
                    -- One beside which a worker may hold others is one of two at least.
-                   lease_size   = greatest(v_sizes[array_position(p_storages, q.storage)],
-                                           case when v_alone then 1 else 2 end),
+                   lease_size   = greatest(v_sizes[v_n], case when v_alone then 1 else 2 end),
                    lost         = case when v_alone and q.lease_size <= 1 then q.lost + 1 else q.lost end,
                    attempts     = case when v_alone and coalesce(q.lease_size, 2) > 1 then greatest(q.attempts, 1)
                                        else greatest(q.attempts, 0) + 1 end,
@@ -107,14 +115,28 @@ begin
                    expected     = case when q.again_at <= v_now
                                        then lapse.united_guard(array[q.expected, q.again_expected])
                                        else q.expected end
-             where q.ctid = any (v_free)
-            returning q.id, q.lease_token, q.storage, q.path, q.attempts, q.not_before, q.expected
+             where q.ctid = any (v_free[v_before + 1 : v_before + v_sizes[v_n]])
+            returning q.id, q.path, q.attempts, q.not_before, q.expected
         )
-        select 'claimed', c.id, c.lease_token, c.storage, c.path, c.attempts, greatest(c.not_before, 'epoch'),
-               c.expected, v_alone, null::double precision
-          from claimed as c
-         order by c.lease_token, c.not_before, c.id;
-    end if;
+        select array_agg(c.id), array_agg(c.path), array_agg(c.attempts), array_agg(greatest(c.not_before, 'epoch')),
+               case when count(c.expected) > 0 then array_agg(c.expected) end
+          into ids, paths, attempts, dues, expecteds
+          from (select c.* from claimed as c order by c.not_before, c.id) as c;
+
+        v_before := v_before + v_sizes[v_n];
+        token := v_tokens[v_n];
+        storage := p_storages[v_n];
+        alone := v_alone;
+        return next;
+    end loop;
+
+    ids := null;
+    paths := null;
+    attempts := null;
+    dues := null;
+    expecteds := null;
+    token := null;
+    alone := null;
 
     if v_short and not v_alone then
         perform lapse.bury_unserved(p_storages, v_now);
