@@ -31,7 +31,10 @@ MAY_CALL = {
     | {"unknown_files", "listed_files", "enqueue_orphans", "sweep_begin", "sweep_end"}
     | {"tick_wanted", "tick_acquire", "tick_release"},
     "grant_observer": {"api_version", "backlog", "schedule_text"}
-    | {"hidden_rows", "index_proof", "unindexed_children"},
+    | {"hidden_rows", "index_proof", "unindexed_children"}
+    | {"doctor", "doctor_checks", "doctor_as_owner", "doctor_span"}
+    | {"doctor_pg_cron", "doctor_cron_mode", "doctor_snapshots"}
+    | {"cron_setting", "cron_home", "cron_command", "cron_knows_seconds", "recorded_cron_jobs"},
     "grant_author": {"quoted_name", "path_digest"}
     | {"attach_files", "detach_files", "detach_dropped", "attachment_findings"}
     | {"attached_functions", "attached_name", "attached_relations", "attachment_family", "attachment_index"}
@@ -244,6 +247,7 @@ def test_an_observer_does_its_job(conn, login):
         "worker_status",
     ):
         assert observer.execute(f"select * from lapse.{view}").fetchall()
+    assert observer.execute("select * from lapse.doctor()").fetchall()
     assert denied(observer, "select lapse.retry_files()")
 
 

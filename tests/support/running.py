@@ -35,7 +35,7 @@ main()
 """
 
 
-ROLES = {"worker": WORKER, "run": WORKER, "status": OBSERVER, "queue list": OBSERVER}
+ROLES = {"worker": WORKER, "run": WORKER, "status": OBSERVER, "doctor": OBSERVER, "queue list": OBSERVER}
 """Who runs a command; the others change what is the owner's."""
 
 

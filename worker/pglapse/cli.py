@@ -8,7 +8,7 @@ import psycopg
 import typer
 
 from pglapse import __version__, install, scheduling
-from pglapse.commands import queue, run, status, storage, sweep, worker
+from pglapse.commands import doctor, queue, run, status, storage, sweep, worker
 from pglapse.complaint import complain, say
 from pglapse.demo.command import demo
 from pglapse.errors import PglapseError
@@ -30,6 +30,7 @@ First steps:
   pglapse schedule     let pg_cron keep the schedule; without it, the worker does
   pglapse worker       delete files whose time has come
   pglapse status       look
+  pglapse doctor       is all well?
 """,
 )
 
@@ -52,6 +53,7 @@ def options(
 for command in (
     worker.worker,
     status.status,
+    doctor.doctor,
     run.run,
     sweep.sweep,
     scheduling.schedule,

@@ -169,7 +169,8 @@ def remove(here: Connection, there: Connection) -> int:
     visible = there.execute("select jobid, jobname, database from cron.job order by jobid").fetchall()
 
     def is_ours(jobid: int, name: str | None, runs_in: str) -> bool:
-        if name in ours and runs_in in (target, home):
+        # One that was moved to another database by hand is still the one that was recorded.
+        if name in ours and (runs_in in (target, home) or recorded.get(jobid) == name):
             return True
         # This database bore another name when the job was made, and nobody bears that one now.
         return name is not None and recorded.get(jobid) == name and former(name) not in {None, *databases}

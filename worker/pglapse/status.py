@@ -36,9 +36,13 @@ select jsonb_build_object(
           from lapse.queue_status as q),
     'storages', (
         select coalesce(jsonb_agg(to_jsonb(s) || jsonb_build_object(
-                   'oldest_due_age', extract(epoch from s.oldest_due_age))
+                   'oldest_due_age', extract(epoch from s.oldest_due_age),
+                   'last_sweep', t.sweep_result,
+                   'last_sweep_at', t.sweep_ended_at,
+                   'last_sweep_ago', extract(epoch from statement_timestamp() - t.sweep_ended_at))
                    order by s.storage), '[]')
-          from lapse.queue_by_storage as s),
+          from lapse.queue_by_storage as s
+          left join lapse.storage_status as t on t.storage = s.storage),
     'workers', (
         select coalesce(jsonb_agg(to_jsonb(w) || jsonb_build_object(
                    'unseen_for', extract(epoch from w.unseen_for),
@@ -160,6 +164,24 @@ def _queue(row: Row, storages: list[Row]) -> Iterator[RenderableType]:
                 f"and {least}{text.files(storage['due'])} due",
                 style="red",
             )
+    yield from _sweeps(storages)
+
+
+def _sweeps(storages: list[Row]) -> Iterator[RenderableType]:
+    """What the last sweep for forgotten files found, of each storage that was swept."""
+    for storage in storages:
+        if (found := storage["last_sweep"]) is None:
+            continue
+        ago = text.span(max(storage["last_sweep_ago"] or 0, 0))
+        line = f"  storage {text.printable(storage['storage'])}: swept {ago} ago, "
+        line += f"{text.files(found.get('files') or 0)} looked at, "
+        line += f"{found.get('orphans') or 0:,} known to no row, "
+        line += f"{found.get('queued') or 0:,} queued"
+        stopped = found.get("stopped")
+        yield Text(
+            line + (f"; stopped: {text.printable(str(stopped), 500)}" if stopped else ""),
+            style="red" if stopped else "dim",
+        )
 
 
 def _workers(rows: list[Row]) -> Iterator[RenderableType]:

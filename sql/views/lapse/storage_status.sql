@@ -4,7 +4,8 @@
 -- One row for each, served now or not. What is queued for it is in lapse.queue_by_storage.
 
 create or replace view lapse.storage_status as
-select s.name as storage, s.marker, s.marked_at, s.first_served_at, s.last_served_at, w.workers, w.troubles
+select s.name as storage, s.marker, s.marked_at, s.first_served_at, s.last_served_at, w.workers, w.troubles,
+       s.sweep_began_at, s.sweep_ended_at, s.sweep_result
   from lapse.storage as s
  cross join lateral (
        select count(*) as workers,
@@ -22,3 +23,7 @@ comment on column lapse.storage_status.first_served_at is 'When a worker first s
 comment on column lapse.storage_status.last_served_at is 'When a worker last said so, to a minute or so.';
 comment on column lapse.storage_status.workers is 'Living workers that serve it: with none, nothing of it is deleted.';
 comment on column lapse.storage_status.troubles is 'What they say is wrong with it: its files wait until that is mended.';
+comment on column lapse.storage_status.sweep_began_at is 'When a sweep for files that no row knows last began; NULL: none did.';
+comment on column lapse.storage_status.sweep_ended_at is 'When the last one that ended did so.';
+comment on column lapse.storage_status.sweep_result is
+    'What that found: files, orphans, bytes, queued, and stopped: why, where it stopped by itself.';
