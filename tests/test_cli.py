@@ -126,14 +126,14 @@ def test_status_tells_what_the_last_sweep_of_each_storage_found(conn, dsn):
     conn.execute("select lapse.worker_hello('host-1-abc', 'host', 1, '0.1.0', '{public, private, other}')")
     found = {"files": 1200, "orphans": 7, "queued": 7, "stopped": None}
     conn.execute("select lapse.sweep_end('public', %s)", [Jsonb(found)])
-    conn.execute("select lapse.sweep_end('private', %s)", [Jsonb(found | {"queued": 0, "stopped": "too many"})])
+    conn.execute("select lapse.sweep_end('private', %s)", [Jsonb(found | {"queued": 0, "stopped": "many"})])
 
     shown = pglapse(dsn, "status")
     rows = json.loads(pglapse(dsn, "status", "--json").stdout)["storages"]
 
     lines = [re.sub(r"\d+ s ago", "0 s ago", line) for line in shown.stdout.splitlines() if "swept" in line]
     assert lines == [
-        "  storage private: swept 0 s ago, 1,200 files looked at, 7 known to no row, 0 queued; stopped: too many",
+        "  storage private: swept 0 s ago, 1,200 files looked at, 7 known to no row, 0 queued; stopped: many",
         "  storage public: swept 0 s ago, 1,200 files looked at, 7 known to no row, 7 queued",
     ]
     assert {row["storage"]: row["last_sweep"] for row in rows}["public"] == found
