@@ -34,7 +34,9 @@ MAY_CALL = {
     | {"hidden_rows", "index_proof", "unindexed_children"}
     | {"doctor", "doctor_checks", "doctor_as_owner", "doctor_span"}
     | {"doctor_pg_cron", "doctor_cron_mode", "doctor_snapshots"}
-    | {"cron_setting", "cron_home", "cron_command", "cron_knows_seconds", "recorded_cron_jobs"},
+    | {"cron_setting", "cron_home", "cron_command", "cron_knows_seconds", "recorded_cron_jobs"}
+    | {"preview", "preview_json", "preview_facts", "deletion_reach", "file_triggers", "quoted_name"}
+    | {"due_query", "due_statement", "due_function", "due_shift", "generated_name"},
     "grant_author": {"quoted_name", "path_digest"}
     | {"attach_files", "detach_files", "detach_dropped", "attachment_findings"}
     | {"attached_functions", "attached_name", "attached_relations", "attachment_family", "attachment_index"}

@@ -8,7 +8,7 @@ import psycopg
 import typer
 
 from pglapse import __version__, install, scheduling
-from pglapse.commands import doctor, queue, run, status, storage, sweep, worker
+from pglapse.commands import doctor, preview, queue, run, status, storage, sweep, worker
 from pglapse.complaint import complain, say
 from pglapse.demo.command import demo
 from pglapse.errors import PglapseError
@@ -31,6 +31,7 @@ First steps:
   pglapse worker       delete files whose time has come
   pglapse status       look
   pglapse doctor       is all well?
+  pglapse preview      see what a policy would do
 """,
 )
 
@@ -54,6 +55,7 @@ for command in (
     worker.worker,
     status.status,
     doctor.doctor,
+    preview.preview,
     run.run,
     sweep.sweep,
     scheduling.schedule,

@@ -6,8 +6,8 @@
 -- each to be sent by itself, outside a transaction. plan: the plan as people read it. A policy without a
 -- target has nothing to prove: ok is NULL. Raises LP002 for an unknown policy.
 --
--- Asked is the planner, and not the catalog, about the exact statement (lapse.due_query, for update skip
--- locked) under the generic plan, since that is what a step has after five batches, with the settings of a
+-- Asked is the planner, and not the catalog, about the exact statement (lapse.due_statement, for update
+-- skip locked) under the generic plan, since that is what a step has after five batches, with the settings of a
 -- batch and those of the step. Nothing is executed: see lapse.explained. A relation of up to a megabyte a
 -- planner rightly reads whole, so it is asked again, about each such one by itself and without that way out;
 -- there it is enough that an index could serve. A larger one that is read whole all the same is a finding.
@@ -23,7 +23,6 @@ declare
     c_forced   constant text[] := '{enable_seqscan=off,enable_bitmapscan=off,enable_sort=off,enable_indexscan=on}';
     c_small    constant bigint := 1048576;
     v_policy   lapse.policy;
-    v_alone    lapse.policy;
     v_target   regclass;
     v_step     regprocedure;
     v_owner    name;
@@ -85,7 +84,7 @@ begin
     end if;
 
     begin
-        v_first := lapse.due_plan(v_policy, v_settings);
+        v_first := lapse.due_plan(v_policy, v_target, v_settings);
         plan := v_first.lines;
 
         for v_read in
@@ -102,9 +101,7 @@ begin
                 continue;
             end if;
 
-            v_alone := v_policy;
-            v_alone.target_table := format('%I.%I', v_read.nspname, v_read.relname);
-            v_second := lapse.due_plan(v_alone, v_settings || c_forced);
+            v_second := lapse.due_plan(v_policy, v_read.relation, v_settings || c_forced);
             select j.index_name, j.problem, j.led
               into v_forced
               from lapse.judged_plan(v_second.plan, v_read.relation, v_policy.due_column) as j
