@@ -454,6 +454,71 @@ def test_rows_set_aside_are_a_warning_and_held_ones_are_none(sheds):
     assert shed.left(sheds) == [held]
 
 
+def test_a_policy_without_its_index_is_a_failure_and_gets_it_back(sheds):
+    shed.policy(sheds)
+    assert level(sheds, "index_proofs") == "ok"
+    sheds.execute("drop index shed.things_due")
+
+    command = trouble(sheds, "index_proofs", "no index serves policy sweep: ")
+    assert command.startswith("create index concurrently ")
+    mend(sheds, command)
+
+    assert level(sheds, "index_proofs") == "ok"
+
+
+def test_a_target_that_is_locked_is_no_failure_of_its_index(sheds, dsn):
+    shed.policy(sheds)
+    with psycopg.connect(dsn) as other:
+        other.execute("lock table shed.things in access exclusive mode")
+        assert level(sheds, "index_proofs") == "warn"
+
+
+def test_a_foreign_key_that_makes_deleting_slow_is_a_warning(sheds):
+    shed.policy(sheds)
+    sheds.execute("create table shed.parts (thing_id bigint references shed.things on delete cascade)")
+
+    mend(sheds, trouble(sheds, "child_indexes", "shed.parts refers to shed.things by .*thing_id", "warn"))
+
+    assert level(sheds, "child_indexes") == "ok"
+
+
+def test_a_foreign_key_to_a_table_that_nothing_is_deleted_from_is_none(sheds):
+    shed.policy(sheds)
+    sheds.execute("create table shed.parts (thing_id bigint references shed.things)")
+    (body,) = sheds.execute("select prosrc from pg_proc where oid = 'shed.sweep'::regproc").fetchone() or (
+        "",
+    )
+    sheds.execute(
+        "create or replace function shed.sweep(p_limit integer, p_cutoff timestamptz, p_after timestamptz)"
+        " returns lapse.progress language plpgsql as $body$"
+        + body.replace(
+            "delete from shed.things as t using due as d",
+            "update shed.things as t set kind = '' from due as d",
+        )
+        + "$body$"
+    )
+
+    assert level(sheds, "child_indexes") == "ok"
+
+
+def test_row_security_that_hides_rows_from_the_one_who_cleans_up_is_a_failure(sheds):
+    shed.policy(sheds)
+    sheds.execute("alter table shed.things enable row level security")
+    assert level(sheds, "row_security") == "ok"
+    with role(sheds) as cleaner:
+        sheds.execute(
+            f"alter function shed.sweep security definer; alter function shed.sweep owner to {cleaner}"
+        )
+        try:
+            mend(
+                sheds,
+                trouble(sheds, "row_security", f"hides rows from role {cleaner}, which runs policy sweep"),
+            )
+            assert level(sheds, "row_security") == "ok"
+        finally:
+            sheds.execute("alter function shed.sweep owner to current_user")
+
+
 # ---- files and workers ------------------------------------------------------------------------------
 
 
@@ -740,6 +805,43 @@ def test_a_table_that_a_source_asks_may_refer_to_files(conn):
         )
         conn.execute("select lapse.register_file_source('letters', 'public.in_use')")
 
+        assert level(conn, "foreign_keys") == "ok"
+
+
+ATTACHED = """
+create table public.photos (id bigint primary key, file text, state text not null default 'shown');
+create index on public.photos (file);
+create table public.albums (id int, cover bigint references public.photos);
+create index on public.albums (cover);
+"""
+
+
+def test_an_attached_table_that_lost_a_trigger_is_a_failure_and_gets_it_back(conn):
+    with conn.transaction(force_rollback=True):
+        conn.execute(ATTACHED)
+        conn.execute("select lapse.worker_hello('w', 'h', 1, '1', '{public}')")
+        conn.execute("select lapse.attach_files('public.photos', 'file', p_storage => 'public')")
+        assert [level(conn, check) for check in ("attachments", "partitions", "triggers")] == ["ok"] * 3
+        [[name]] = conn.execute(
+            "select tgname from pg_trigger where tgrelid = 'public.photos'::regclass and tgname like '%delete'"
+        ).fetchall()
+        conn.execute(f"drop trigger {name} on public.photos")
+
+        mend(conn, trouble(conn, "attachments", "public.photos.file: changes of .* queue no file"))
+
+        assert level(conn, "attachments") == "ok"
+
+
+def test_who_refers_to_an_attached_table_is_asked_only_where_a_row_can_outlive_its_file(conn):
+    with conn.transaction(force_rollback=True):
+        conn.execute(ATTACHED)
+        conn.execute("select lapse.attach_files('public.photos', 'file', p_storage => 'public')")
+        assert level(conn, "foreign_keys") == "ok"
+        conn.execute(
+            "select lapse.attach_files('public.photos', 'file', p_storage => 'public',"
+            " p_live_when => $$state = 'shown'$$, p_replace => true)"
+        )
+        mend(conn, trouble(conn, "foreign_keys", "public.albums refers to public.photos", "warn"))
         assert level(conn, "foreign_keys") == "ok"
 
 

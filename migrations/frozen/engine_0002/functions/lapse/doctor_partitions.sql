@@ -2,7 +2,8 @@
 --
 -- In: the time. Out: findings for lapse.doctor. A statement's triggers are those of the table that
 -- it names: one on a partition fires none of its parent's, and a partition that was made
--- later has none of its sisters'. Triggers for each row a parent passes on by itself.
+-- later has none of its sisters'. Triggers for each row a parent passes on by itself. Those of
+-- lapse.attach_files are lapse.doctor_attachments' business.
 
 create or replace function lapse.doctor_partitions(p_now timestamptz)
     returns table (level text, message text, command text)
@@ -20,6 +21,7 @@ as $$
           from members as m
           join pg_trigger as g on g.tgrelid = m.relation
           join lapse.own_triggers() as o on o.trigger = g.oid
+         where not exists (select from lapse.attachment as a where to_regprocedure(a.function || '()') = g.tgfoid)
          group by m.root, m.relation, g.tgfoid, g.tgtype
     ),
     wanted as (
