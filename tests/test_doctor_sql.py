@@ -823,7 +823,7 @@ def test_an_attached_table_that_lost_a_trigger_is_a_failure_and_gets_it_back(con
         conn.execute("select lapse.attach_files('public.photos', 'file', p_storage => 'public')")
         assert [level(conn, check) for check in ("attachments", "partitions", "triggers")] == ["ok"] * 3
         [[name]] = conn.execute(
-            "select tgname from pg_trigger where tgrelid = 'public.photos'::regclass and tgname like '%delete'"
+            "select tgname from pg_trigger where tgname like 'lapse_files_photos%delete'"
         ).fetchall()
         conn.execute(f"drop trigger {name} on public.photos")
 
