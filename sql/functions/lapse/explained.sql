@@ -21,6 +21,7 @@ create or replace function lapse.explained(
     language plpgsql
     volatile
     set search_path = pg_catalog, pg_temp
+    set jit = off
 as $$
 declare
     c_done    constant text := 'LP999';
@@ -31,7 +32,7 @@ begin
     begin
         perform set_config(s.name, s.reset_val, true)
            from pg_settings as s
-          where s.category like 'Query Tuning%' and s.setting is distinct from s.reset_val;
+          where s.category like 'Query Tuning%' and s.name not like 'jit%' and s.setting is distinct from s.reset_val;
         foreach v_setting in array p_settings || array['plan_cache_mode=force_generic_plan', 'lock_timeout=1s'] loop
             -- Not to be changed in a function with rights of its own, and no plan hangs on them.
             if split_part(v_setting, '=', 1) not in ('role', 'session_authorization') then

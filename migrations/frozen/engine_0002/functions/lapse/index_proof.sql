@@ -18,6 +18,7 @@ create or replace function lapse.index_proof(p_policy text)
     volatile
     security definer  -- who may ask needs no right on the target; nothing of its rows is shown
     set search_path = pg_catalog, pg_temp
+    set jit = off
 as $$
 declare
     c_forced   constant text[] := '{enable_seqscan=off,enable_bitmapscan=off,enable_sort=off,enable_indexscan=on}';
