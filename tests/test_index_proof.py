@@ -514,6 +514,89 @@ def test_the_daily_policy_is_there_after_an_installation(server, template):
         )
 
 
+def own_step(conn: psycopg.Connection, body: str, language: str = "sql") -> None:
+    conn.execute(
+        "create or replace function shed.sweep(p_limit integer, p_cutoff timestamptz, p_after timestamptz)"
+        f" returns lapse.progress language {language} as $step$ {body} $step$"
+    )
+
+
+PICK = """
+    with due as materialized (
+        select t.id, t.due from shed.things as t
+         where {state} and t.due >= p_after and t.due <= p_cutoff
+         order by t.due, t.id limit p_limit for update of t skip locked
+    ),
+    gone as (delete from shed.things as t using due as d where {found} returning 1)
+    select (select count(*) from due)::integer, (select count(*) from gone)::integer,
+           (select max(due) from due)
+"""
+GOOD = PICK.format(state="t.status = 'active'", found="t.id = d.id")
+REMARK = "The step's own statement was looked at, too."
+
+
+def remark(conn: psycopg.Connection) -> str:
+    return one(conn, "select plan from lapse.index_proof('sweep')").splitlines()[-1]
+
+
+@pytest.mark.parametrize("rows", [0, BIG])
+@pytest.mark.parametrize(
+    ("state", "found", "words"),
+    [
+        ("t.status = lower('ACTIVE' || p_limit)", "t.id = d.id", "no index serves"),
+        ("t.status = 'active'", "t.note = d.id::text", "no index serves"),
+    ],
+)
+def test_a_step_that_picks_or_finds_its_rows_in_another_way_is_a_finding(conn, rows, state, found, words):
+    shed.policy(conn)
+    fill(conn, rows)
+    own_step(conn, PICK.format(state=state, found=found))
+
+    ok, _, problem, _ = proof(conn)
+
+    assert ok is False
+    assert problem.startswith("in a statement of step shed.sweep, shed.things is read from end to end")
+    assert words in problem
+
+
+@pytest.mark.parametrize(
+    ("body", "language", "said"),
+    [
+        (GOOD, "sql", REMARK),
+        (f"-- (a comment\n{GOOD};", "sql", REMARK),
+        (f"declare v lapse.progress; begin {GOOD.rstrip()} into v; return v; end", "plpgsql", REMARK),
+        ("begin return (0, 0, null)::lapse.progress; end", "plpgsql", "none was found that could be planned"),
+        (
+            "declare v_x int; begin perform 1 from (select from shed.things as t where t.id > v_x"
+            " for update skip locked) as x; return (0, 0, null)::lapse.progress; end",
+            "plpgsql",
+            'column "v_x" does not exist',
+        ),
+        ("select (1, 1, null)::lapse.progress", "sql", "what was found of them does not read the table"),
+    ],
+)
+def test_what_could_be_looked_at_of_a_step_is_said(conn, body, language, said):
+    shed.policy(conn)
+    fill(conn)
+    own_step(conn, body, language)
+
+    assert proof(conn) == (True, "things_due", None, None)
+    assert said in remark(conn)
+    assert left_behind(conn) == []
+
+
+def test_somebody_elses_step_is_not_planned_with_the_rights_of_the_engine(conn):
+    role = f"pglapse_else_{conn.info.backend_pid}"
+    shed.policy(conn)
+    own_step(conn, GOOD)
+    conn.execute(f"create role {role}; alter function shed.sweep security definer")
+    try:
+        conn.execute(f"alter function shed.sweep owner to {role}")
+        assert remark(conn).endswith("it is somebody else's.")
+    finally:
+        conn.execute(f"drop schema shed cascade; drop role {role}")
+
+
 # Foreign keys without an index
 
 

@@ -11,6 +11,7 @@
 -- batch and those of the step. Nothing is executed: see lapse.explained. A relation of up to a megabyte a
 -- planner rightly reads whole, so it is asked again, about each such one by itself and without that way out;
 -- there it is enough that an index could serve. A larger one that is read whole all the same is a finding.
+-- What can be planned of the step itself is looked at as well (lapse.step_proof), and plan says whether it was.
 
 create or replace function lapse.index_proof(p_policy text)
     returns table (ok boolean, index_name text, problem text, statement text, plan text)
@@ -32,6 +33,7 @@ declare
     v_second   record;
     v_read     record;
     v_forced   record;
+    v_own      record;
     v_seen     boolean := false;
     v_indexes  text[] := '{}';
     v_problems text[] := '{}';
@@ -167,6 +169,14 @@ begin
                 v_missing := array[v_target];
                 v_problems := v_problems || format('%s has no partition yet, and no index for one to come with', v_target);
             end if;
+        end if;
+        if v_problems = '{}' then
+            select o.problem, o.statement, o.remark
+              into v_own
+              from lapse.step_proof(v_policy, v_target, v_step, v_settings, c_forced) as o;
+            v_problems := array_remove(array[v_own.problem], null);
+            v_lines := array_remove(array[v_own.statement], null);
+            plan := concat_ws(chr(10), plan, v_own.remark);
         end if;
     exception
         when others then

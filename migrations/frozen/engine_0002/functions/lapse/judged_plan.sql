@@ -1,16 +1,16 @@
 -- lapse.judged_plan: which relations of a table a plan reads, and what is wrong with the way.
 --
--- In: a plan as lapse.explained gives it, the table and its due column. Out: a row for each relation of
--- the table (itself, partitions, children) that the plan reads: the index, if it is one, and what is
--- wrong, in words that go on from the relation's name, NULL when all is well; and whether an index leads to
--- what is due, whatever order it then comes in. All is well when an index
+-- In: a plan as lapse.explained gives it, the table and its due column. Out: a row for each time that the plan
+-- reads a relation of the table (itself, partitions, children): the index, if it is one, and what is
+-- wrong, in words that go on from the relation's name, NULL when all is well; whether an index leads to
+-- what is due, whatever order it then comes in; how it is read, and whether for the sake of locking. All is well when an index
 -- takes the plan straight to the rows that are due, oldest first: its condition bounds the due column from
 -- above, every column that stands before that one in the index is compared for equality, and nothing
 -- sorts what it finds: a sort must read all that is due before the first row comes out. A sort that only
 -- puts rows of one due time into order (an incremental one) is none.
 
 create or replace function lapse.judged_plan(p_plan jsonb, p_target regclass, p_due text)
-    returns table (relation regclass, index_name text, problem text, led boolean)
+    returns table (relation regclass, index_name text, problem text, led boolean, kind text, locked boolean)
     language sql
     stable
     set search_path = pg_catalog, pg_temp
@@ -21,14 +21,14 @@ as $$
         select i.inhrelid from tree as t join pg_inherits as i on i.inhparent = t.relid
     ),
     nodes as (
-        select p_plan -> 0 -> 'Plan' as node, false as sorted
+        select p_plan -> 0 -> 'Plan' as node, false as sorted, false as locked
         union all
-        select c.child, n.sorted or n.node ->> 'Node Type' = 'Sort'
+        select c.child, n.sorted or n.node ->> 'Node Type' = 'Sort', n.locked or n.node ->> 'Node Type' = 'LockRows'
           from nodes as n
          cross join lateral jsonb_array_elements(n.node -> 'Plans') as c (child)
     ),
     scans as (
-        select t.relid, s.namespace, n.sorted,
+        select t.relid, s.namespace, n.sorted, n.locked,
                n.node ->> 'Node Type'  as kind,
                n.node ->> 'Index Name' as index_name,
                n.node ->> 'Index Cond' as condition,
@@ -54,7 +54,9 @@ as $$
                when s.sorted
                then 'gives its rows in no order: all that is due is sorted, for each batch'
            end,
-           coalesce(b.led, false) and s.kind in ('Index Scan', 'Index Only Scan')
+           coalesce(b.led, false) and s.kind in ('Index Scan', 'Index Only Scan'),
+           s.kind,
+           s.locked
       from scans as s
       left join lateral (
            select strpos(s.condition, format('(%I.%I <', s.alias, p_due)) > 0
