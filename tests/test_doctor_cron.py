@@ -146,6 +146,21 @@ def test_without_a_tick_the_jobs_are_made_anew_or_the_server_is_to_be_restarted(
     assert command == "select * from lapse.schedule();"
 
 
+def test_what_pg_cron_says_of_a_job_that_can_not_connect_is_passed_on(home):
+    with home.transaction(force_rollback=True):
+        home.execute("update lapse.cron_job set scheduled_at = now() - interval '1 day'")
+        home.execute("update lapse.tick_source set last_tick_at = now() - interval '1 hour'")
+        home.execute(
+            "insert into cron.job_run_details"
+            " (jobid, runid, database, username, command, status, return_message)"
+            " select c.jobid, 1000000 + c.jobid, 'x', 'x', 'x', 'failed', 'connection failed'"
+            "   from lapse.cron_job as c"
+        )
+        command = trouble(home, "schedule", "nobody keeps the schedule: .*; pg_cron says: connection failed")
+
+    assert "pg_hba.conf" in command
+
+
 def test_an_owner_who_is_no_superuser_is_told_what_he_can_not_see(home):
     """As the engine's owner would find it: under row security, and without the right to see settings."""
     with role(home, "login") as owner, home.transaction(force_rollback=True):
@@ -217,6 +232,28 @@ def test_a_job_there_that_was_altered_is_found_and_made_afresh(elsewhere, home, 
         assert "is not in database" in found(elsewhere)[0].message
         scheduling.schedule(f"dbname={home.info.dbname}")
     assert [one.level for one in found(elsewhere)] == ["ok"]
+
+
+@pytest.mark.parametrize(
+    ("said", "level"), [("connection failed", "fail"), ("ERROR:  failed: expire_coupons", "ok")]
+)
+def test_a_job_there_that_can_not_connect_is_a_failure_and_one_that_met_a_failing_policy_is_none(
+    elsewhere, home, said, level
+):
+    scheduling.schedule(f"dbname={home.info.dbname}")
+    home.execute(
+        "insert into cron.job_run_details (jobid, runid, database, username, command, status, return_message)"
+        " select c.jobid, 1000000 + c.jobid, 'x', 'x', 'x', 'failed', %s from cron.job as c"
+        "  where c.jobname like 'lapse-1@%%'",
+        [said],
+    )
+    try:
+        [line] = found(elsewhere)
+    finally:
+        home.execute("delete from cron.job_run_details where runid > 1000000")
+
+    assert line.level == level, line
+    assert level == "ok" or "connection failed" in line.message
 
 
 def test_a_cron_database_without_our_jobs_says_what_to_type(elsewhere, home):

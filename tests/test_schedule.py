@@ -725,6 +725,120 @@ def test_a_role_that_may_not_tick_there_is_told_the_grant(elsewhere, home, plain
     assert f"select lapse.grant_runner('{plain}')" in (caught.value.hint or "")
 
 
+@pytest.mark.cron
+def test_a_second_role_is_told_whose_the_jobs_are_and_nothing_changes(elsewhere, home, plain, server):
+    """Of two roles that schedule, the second may see neither the first one's jobs nor remove them."""
+    elsewhere.execute(f"select lapse.grant_runner('{plain}')")
+    home.execute(f"grant usage on schema cron to {plain}")
+    in_database = "cron.schedule_in_database(text, text, text, text, text, boolean)"
+    home.execute(f"grant execute on function {in_database} to {plain}")
+    scheduling.schedule(f"dbname={home.info.dbname}")
+    made, kept = jobs(home), recorded(elsewhere)
+    as_plain = psycopg.conninfo.make_conninfo(on(server, home.info.dbname), user=plain)
+    try:
+        with pytest.raises(CronUnavailable) as caught:
+            scheduling.schedule(as_plain)
+
+        assert "belongs to another role" in str(caught.value)
+        assert f"select cron.unschedule({kept[0][1]});" in (caught.value.hint or "")
+        assert (jobs(home), recorded(elsewhere)) == (made, kept)
+    finally:
+        elsewhere.execute(f"drop owned by {plain}")
+
+
+@pytest.mark.cron
+def test_a_superuser_takes_over_what_another_role_scheduled(elsewhere, home, plain, server):
+    elsewhere.execute(f"select lapse.grant_runner('{plain}')")
+    home.execute(f"grant usage on schema cron to {plain}")
+    in_database = "cron.schedule_in_database(text, text, text, text, text, boolean)"
+    home.execute(f"grant execute on function {in_database} to {plain}")
+    try:
+        scheduling.schedule(psycopg.conninfo.make_conninfo(on(server, home.info.dbname), user=plain))
+        assert {row[4] for row in jobs(home)} == {plain}
+
+        scheduling.schedule(f"dbname={home.info.dbname}")
+
+        assert {row[4] for row in jobs(home)} == {home.info.user}
+        assert recorded(elsewhere) == ids(home)
+        assert len(ids(home)) == 3
+    finally:
+        elsewhere.execute(f"drop owned by {plain}")
+
+
+@pytest.mark.cron
+@pytest.mark.parametrize("known", [True, False], ids=["recorded", "not recorded"])
+def test_jobs_that_a_restored_dump_brought_along_are_replaced(elsewhere, home, plain, known):
+    """pg_dump carries cron.job: its rows come with the port, the role and the numbers of another server."""
+    target = elsewhere.info.dbname
+    home.execute(
+        "insert into cron.job (jobname, schedule, command, database, username, nodename, nodeport, jobid)"
+        " select v.name || '@' || %s, '* * * * *', 'call lapse.run_due()', %s, %s, 'old-host', 1, v.id"
+        "   from (values ('lapse-1', 900001), ('lapse-2', 900002), ('lapse-prune', 900003)) as v (name, id)",
+        [target, target, plain],
+    )
+    if known:
+        old = [{**JOB, "jobname": f"lapse-{n}@{target}", "jobid": 900000 + n} for n in (1, 2)]
+        elsewhere.execute("select lapse.record_cron_jobs(%s, %s)", [home.info.dbname, json.dumps(old)])
+
+    scheduling.schedule(f"dbname={home.info.dbname}")
+
+    assert [row[0] for row in jobs(home)] == [f"lapse-{n}@{target}" for n in (1, 2, "prune")]
+    assert {row[4] for row in jobs(home)} == {home.info.user}
+    assert recorded(elsewhere) == ids(home)
+    port = value(home, "select current_setting('port')::integer")
+    assert value(
+        home, "select array_agg(distinct nodeport) from cron.job where jobname like 'lapse-%%@%%'"
+    ) == [port]
+
+
+@pytest.mark.cron
+def test_a_job_that_was_moved_to_another_database_by_hand_is_made_afresh(elsewhere, home):
+    scheduling.schedule(f"dbname={home.info.dbname}")
+    home.execute("update cron.job set database = 'template1' where jobname like 'lapse-1@%%'", [])
+
+    scheduling.schedule(f"dbname={home.info.dbname}")
+
+    assert [row[3] for row in jobs(home)] == [elsewhere.info.dbname] * 2 + [home.info.dbname]
+
+
+@pytest.mark.cron
+def test_a_database_of_an_odd_name_is_scheduled_and_unscheduled_from_elsewhere(
+    home, server, template, monkeypatch
+):
+    name = "pglapse_test_ Ä 'b\" %s\\"
+    with psycopg.connect(server, autocommit=True) as admin:
+        admin.execute(sql.SQL("drop database if exists {}").format(sql.Identifier(name)))
+        admin.execute(
+            sql.SQL("create database {} template {}").format(sql.Identifier(name), sql.Identifier(template))
+        )
+        try:
+            monkeypatch.setenv("DATABASE_URL", on(server, name))
+            scheduling.schedule(f"dbname={home.info.dbname}")
+            made = jobs(home)
+            (prune,) = [row[2] for row in made if "prune" in row[0]]
+            home.execute(sql.SQL(prune))
+            scheduling.unschedule(f"dbname={home.info.dbname}")
+        finally:
+            admin.execute(sql.SQL("drop database {} with (force)").format(sql.Identifier(name)))
+
+    assert [row[3] for row in made] == [name, name, home.info.dbname]
+    assert jobs(home) == []
+
+
+@pytest.mark.cron
+def test_an_owner_who_may_not_connect_is_told_so(elsewhere, home, plain, server):
+    database = elsewhere.info.dbname
+    elsewhere.execute(f"select lapse.grant_runner('{plain}')")
+    elsewhere.execute(f"revoke connect on database {database} from public")
+    home.execute(f"grant usage on schema cron to {plain}")
+    try:
+        with pytest.raises(CronUnavailable) as caught:
+            scheduling.schedule(psycopg.conninfo.make_conninfo(on(server, home.info.dbname), user=plain))
+        assert (caught.value.hint or "").endswith(f"grant connect on database {database} to {plain};")
+    finally:
+        elsewhere.execute(f"drop owned by {plain}")
+
+
 def command(dsn: str, *arguments: str) -> subprocess.CompletedProcess[str]:
     return subprocess.run(
         [sys.executable, "-m", "pglapse", *arguments],

@@ -50,6 +50,11 @@ begin
             using errcode = 'LP007',
                   hint = format('As a superuser: alter role %I login;', v_run_as);
     end if;
+    if not has_database_privilege(v_run_as, v_database, 'connect') then
+        raise exception 'the jobs would run as role %, which may not connect to database %', v_run_as, v_database
+            using errcode = 'LP007',
+                  hint = format('grant connect on database %I to %I;', v_database, v_run_as);
+    end if;
     if v_run_as <> current_user and not (
         has_schema_privilege(v_run_as, 'lapse', 'usage')
         and has_function_privilege(v_run_as, 'lapse.run_due(text, boolean, interval)', 'execute')

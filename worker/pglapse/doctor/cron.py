@@ -4,6 +4,7 @@ Where jobs are recorded elsewhere, that database is asked over a connection of i
 else's to open: then it says so, and nothing is wrong.
 """
 
+import re
 from collections.abc import Iterator
 from typing import Any
 
@@ -26,6 +27,17 @@ select j.jobid, j.jobname, j.schedule, j.command, j.database, j.username, j.acti
   from cron.job as j
  order by j.jobid
 """
+
+SAID = """
+select distinct on (d.jobid) d.jobid, d.status, d.return_message
+  from (select r.runid, r.jobid, r.status, r.return_message
+          from cron.job_run_details as r order by r.runid desc limit 1000) as d
+ where d.jobid = any (%s) and d.status in ('succeeded', 'failed')
+ order by d.jobid, d.runid desc
+"""
+
+OF_A_POLICY = re.compile(r"(ERROR:\s+)?failed: ")
+"""What a call of lapse.run_due says that did its work, and found policies that fail."""
 
 SIZE = """
 select pg_catalog.pg_total_relation_size(c.oid), greatest(c.reltuples, 0)::bigint
@@ -85,7 +97,11 @@ def _there(
         user = scheduling.text(there, "select current_user")
         yield ok(CHECK, f"role {user} may not look at pg_cron in database {home}")
         return
-    troubles = [*_jobs(there, target, home, recorded, again), *_history(there, home)]
+    troubles = [
+        *_jobs(there, target, home, recorded, again),
+        *_runs(there, home, recorded),
+        *_history(there, home),
+    ]
     yield from troubles
     if not troubles:
         seen = (
@@ -147,6 +163,20 @@ def _jobs(
             yield warn(CHECK, f"{label} of role {printable(user)} calls lapse.run_due here, too", drop)
     for jobid in sorted(recorded.keys() - seen) if everything else ():
         yield fail(CHECK, f"job {printable(recorded[jobid][0])} is not in database {home} any more", again)
+
+
+def _runs(
+    there: psycopg.Connection[Any], home: str, recorded: dict[int, tuple[str, str, str]]
+) -> Iterator[Finding]:
+    """Jobs whose last run failed, but for a policy of ours: what can't connect is silent elsewhere."""
+    for jobid, status, said in there.execute(SAID, [list(recorded)]):
+        if status == "failed" and not OF_A_POLICY.match(said or ""):
+            yield fail(
+                CHECK,
+                f"job {printable(recorded[jobid][0])} in database {home} fails: {printable(said or '?')}",
+                "let pg_cron's own connections in (pg_hba.conf, .pgpass of the server's user), or set "
+                "cron.use_background_workers = on, and restart PostgreSQL",
+            )
 
 
 def _history(there: psycopg.Connection[Any], home: str) -> Iterator[Finding]:
