@@ -254,6 +254,21 @@ def test_a_step_that_deletes_nothing_takes_nothing_along(conn):
     assert (found["deletes"], found["children"], found["findings"]) == (False, None, [])
 
 
+def test_where_it_can_not_be_read_what_a_step_does_children_are_shown_and_no_fault_is_found(conn):
+    shed.add(conn, 1)
+    conn.execute("create table shed.child (thing bigint references shed.things on delete cascade)")
+    conn.execute(
+        "create or replace function shed.sweep(p_limit integer, p_cutoff timestamptz, p_after timestamptz)"
+        " returns lapse.progress language plpgsql as"
+        " $$ begin delete from shed.things_of_others; return (0, 0, null)::lapse.progress; end $$"
+    )
+
+    found = look(conn)
+
+    assert (found["deletes"], found["findings"]) == (None, [])
+    assert along(found) == {"shed.child": ("cascade", 0, False)}
+
+
 def test_an_unindexed_child_and_a_lost_index_are_findings_with_the_line_that_mends_them(conn):
     shed.add(conn, 1)
     conn.execute("create table shed.child (thing bigint references shed.things on delete cascade)")

@@ -87,6 +87,10 @@ class WrongIsolation(PglapseError):
     """LP012: files are exchanged at read committed only."""
 
 
+class NoIndex(PglapseError):
+    """LP030: the statement of a policy is not served by an index."""
+
+
 BY_SQLSTATE: dict[str, type[PglapseError]] = {
     "LP001": InvalidArgument,
     "LP002": NotFound,
@@ -101,6 +105,7 @@ BY_SQLSTATE: dict[str, type[PglapseError]] = {
     "LP011": AnotherDatabases,
     "LP012": WrongIsolation,
     "LP013": Unjudgeable,
+    "LP030": NoIndex,
 }
 
 
