@@ -136,6 +136,7 @@ def test_without_an_index_it_says_so_and_the_line_that_it_gives_mends_it(conn, r
         ("using brin (due)", ""),
         ("(lower(kind), due)", ""),
         ("using hash (due)", "no index serves"),
+        ("(due nulls first, id)", "gives its rows in no order: all that is due is sorted"),
     ],
 )
 def test_an_index_that_can_not_lead_to_the_due_rows_does_not_count(conn, rows, index, words):
