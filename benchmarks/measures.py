@@ -116,7 +116,11 @@ def created(bench: Bench, taker: Contestant, database: str) -> str:
         known = conn.execute("select 1 from pg_database where datname = %s", [template]).fetchone()
     if not known:
         bench.runners.call(taker, "install", bench.server.create(template))
-    return bench.server.create(database, template)
+    dsn = bench.server.create(database, template)
+    with bench.server.connect(database) as conn:
+        if conn.execute("select to_regclass('lapse.identity')").fetchone() != (None,):
+            conn.execute("select lapse.adopt_database()")  # nothing runs in a copy before that
+    return dsn
 
 
 def drains(

@@ -28,9 +28,9 @@ MAY_CALL = {
         "renew_files",
     }
     | {"storage_marker"}
-    | {"unknown_files", "listed_files", "enqueue_orphans", "sweep_begin", "sweep_end"}
+    | {"unknown_files", "listed_files", "enqueue_orphans", "sweep_begin", "sweep_end", "halt_reason"}
     | {"tick_wanted", "tick_acquire", "tick_release"},
-    "grant_observer": {"api_version", "backlog", "schedule_text"}
+    "grant_observer": {"api_version", "backlog", "schedule_text", "halt_reason"}
     | {"hidden_rows", "index_proof", "unindexed_children"}
     | {"doctor", "doctor_checks", "doctor_as_owner", "doctor_span"}
     | {"doctor_pg_cron", "doctor_cron_mode", "doctor_snapshots"}

@@ -64,16 +64,24 @@ def drop(admin: psycopg.Connection, number: str) -> None:
 
 
 @contextmanager
-def database(server: str, template: str | None = None) -> Iterator[str]:
-    """A new database's DSN, empty or like ``template``; dropped at the end."""
+def database(server: str, template: str | None = None, *, adopted: bool = True) -> Iterator[str]:
+    """A new database's DSN, empty or like ``template``, where pglapse works; dropped at the end."""
     name = f"{PREFIX}_{os.environ[SESSION]}_{secrets.token_hex(6)}"
     source = sql.SQL("template {}").format(sql.Identifier(template or "template0"))
     with psycopg.connect(server, autocommit=True) as admin:
         admin.execute(sql.SQL("create database {} {}").format(sql.Identifier(name), source))
         try:
+            if template is not None and adopted:
+                adopt(on(server, name))
             yield on(server, name)
         finally:
             admin.execute(sql.SQL("drop database if exists {} with (force)").format(sql.Identifier(name)))
+
+
+def adopt(dsn: str) -> None:
+    """Let pglapse work in a copy: what `lapse.adopt_database` does, without what it counts and says."""
+    with psycopg.connect(dsn, autocommit=True) as copy:
+        copy.execute("update lapse.identity set database_name = current_database()")
 
 
 def installed(server: str) -> str:

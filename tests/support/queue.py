@@ -23,6 +23,7 @@ class Exchange:
     stale: list[Any]
     wait: list[Any]
     next: list[Any]
+    halted: list[Any]
 
     @property
     def paths(self) -> list[str]:

@@ -31,6 +31,7 @@ SOON = 0.2  # seconds that new results may wait for company while files are bein
 HELD = 0.5  # before results go in again whose rows were locked
 LONG_HELD = 8.0  # the same, when that was to no avail again and again
 UNUSUAL: tuple[Verdict, ...] = ("missing", "changed", "failed", "refused", "released")
+ADOPT = "if it is to work from now on: select lapse.adopt_database(); no restart is needed"
 ALL_MISSING = 100  # this many files, all of them missing, are worth a warning
 
 
@@ -58,6 +59,8 @@ class Worker:
         """Seconds that files in hand may take once told to stop."""
         self.horizon = float("inf")
         """Seconds after which a storage's files are looked for though nobody nudged."""
+        self.halted: str | None = None
+        """Why the database hands out no file: it is a copy that nobody adopted."""
         self.fresh: list[Result] = []
         """Results not yet handed in."""
         self.held: list[Result] = []
@@ -116,8 +119,9 @@ class Worker:
 
     @property
     def troubles(self) -> dict[str, str]:
-        """What is wrong with which storage."""
-        return {lane.name: lane.trouble for lane in self.lanes.values() if lane.trouble is not None}
+        """What is wrong with which storage; with all of them, where the database hands out nothing."""
+        wrong = {lane.name: lane.trouble or self.halted for lane in self.lanes.values()}
+        return {name: trouble for name, trouble in wrong.items() if trouble is not None}
 
     def nudge(self) -> None:
         """There may be more to do: look at once."""
@@ -162,6 +166,8 @@ class Worker:
         self._meanwhile(conn, len(fresh))
         answer = call.answer()
         self._settled(held, fresh, answer)
+        if wants:
+            self._heard(answer.halted)
         self._placed(wants, answer, began)
         self._renew(conn, clock())
         return True
@@ -314,6 +320,15 @@ class Worker:
         del self.fresh[: len(fresh)]
         if answer.stale:
             log.info("%d results came too late: another worker took over", len(answer.stale))
+
+    def _heard(self, halted: str | None) -> None:
+        """Say it once when the database begins, or stops, to keep its files to itself."""
+        if halted != self.halted:
+            if halted is not None:
+                log.warning("%s: nothing is deleted; %s", text.printable(halted, 1000), ADOPT)
+            else:
+                log.info("the database is adopted: files are deleted again")
+        self.halted = halted
 
     def _placed(self, wants: Sequence[Want], answer: queue.Exchange, began: float) -> None:
         """Put what was taken into the lanes, and note when to look again."""

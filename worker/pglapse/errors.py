@@ -83,6 +83,10 @@ class AnotherDatabases(PglapseError):
     """LP011: a storage's root belongs to another database."""
 
 
+class NotAdopted(PglapseError):
+    """LP014: this database is a copy of the one that pglapse works for, or was renamed; nothing runs in it."""
+
+
 class WrongIsolation(PglapseError):
     """LP012: files are exchanged at read committed only."""
 
@@ -106,6 +110,7 @@ BY_SQLSTATE: dict[str, type[PglapseError]] = {
     "LP012": WrongIsolation,
     "LP013": Unjudgeable,
     "LP030": NoIndex,
+    "LP014": NotAdopted,
 }
 
 

@@ -22,16 +22,18 @@ def check(host: str, patience: float) -> tuple[bool, str]:
     try:
         with connect(autocommit=True, connect_timeout=5) as conn:
             row = conn.execute(
-                "select extract(epoch from min(unseen_for))::double precision"
+                "select extract(epoch from min(unseen_for))::double precision, lapse.halt_reason()"
                 "  from lapse.worker_status where host = %s",
                 [host],
             ).fetchone()
     except psycopg.Error as error:
         return False, f"can't ask the database: {text.printable(' '.join(str(error).split()))}"
     age = row[0] if row else None
-    if age is None:
+    if row is None or age is None:
         return False, f"no worker of {host} is on the list"
-    return age <= patience, f"a worker of {host} was seen {text.span(max(age, 0.0))} ago"
+    line = f"a worker of {host} was seen {text.span(max(age, 0.0))} ago"
+    # A worker that waits for an operator is well: another start would not help it.
+    return age <= patience, line if row[1] is None else f"{line}; {text.printable(row[1])}: nothing is deleted"
 
 
 def main() -> int:

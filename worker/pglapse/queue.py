@@ -113,6 +113,8 @@ class Exchange:
     """Where the search goes on, for each storage of which all files asked for came."""
     wait: Mapping[str, float | None]
     """For each of the others, seconds until there may be more; 0 at once, None not before a nudge."""
+    halted: str | None = None
+    """Why no file is handed out at all; None when all is well."""
 
     @property
     def claims(self) -> list[Claim]:
@@ -129,14 +131,14 @@ class Welcome:
 
 
 EXCHANGE: LiteralString = (
-    "select e.kind, e.id, e.token, e.storage, e.due, e.alone, e.wait_seconds, e.files::text"
+    "select e.kind, e.id, e.token, e.storage, e.due, e.alone, e.wait_seconds, e.files::text, e.note"
     "  from lapse.exchange_files_packed({}::text, {}::jsonb, {}::text[], {}::integer[], {}::interval,"
     " {}::bigint[], {}::bigint[], {}::bigint[], {}::bigint[], {}::bigint[]) as e"
 )
 EXECUTED: LiteralString = EXCHANGE.format(*("%s",) * 10)
 SENT = EXCHANGE.format(*(f"${number}" for number in range(1, 11))).encode()
 
-READ: tuple[Callable[[str], Any], ...] = (str, int, int, str, int, "t".__eq__, float, str)
+READ: tuple[Callable[[str], Any], ...] = (str, int, int, str, int, "t".__eq__, float, str, str)
 """How the columns of an answer are read."""
 
 
@@ -189,6 +191,7 @@ class Call:
             stale=frozenset((row[1], row[2]) for row in rows if row[0] == "stale"),
             next={row[3]: (row[4], row[1]) for row in rows if row[0] == "next"},
             wait={row[3]: row[6] for row in rows if row[0] == "wait"},
+            halted=next((row[8] for row in rows if row[0] == "halted"), None),
         )
 
     def _received(self) -> list[tuple[Any, ...]]:

@@ -15,8 +15,8 @@ import psycopg
 
 from pglapse import __version__, queue, schema, text
 from pglapse.deadline import LAST, Connection, Patience
-from pglapse.drain import Worker, drain
-from pglapse.errors import PglapseError
+from pglapse.drain import ADOPT, Worker, drain
+from pglapse.errors import NotAdopted, PglapseError
 from pglapse.listening import Listening
 from pglapse.outage import Outage
 from pglapse.stop import Stop, Stopping
@@ -124,6 +124,8 @@ def once(worker: Worker, mode: Mode) -> None:
         finally:
             if not conn.broken:
                 queue.bye(conn, worker.id)
+    if worker.halted is not None:
+        raise NotAdopted(f"{worker.halted}: nothing is deleted", hint=ADOPT)
     for name, trouble in worker.troubles.items():
         raise PglapseError(f"storage {text.printable(name)} is away, its files wait: {trouble}")
 
@@ -171,6 +173,8 @@ def _attend(conn: Connection, life: Life) -> None:
 def _status(worker: Worker) -> str:
     """One line for `systemctl status`."""
     done = f"{text.files(worker.done)} deleted or missing, {text.size(worker.freed)} freed"
+    if worker.halted is not None:
+        return f"{done}; {worker.halted}: nothing is deleted"
     return "; ".join([done, *(f"storage {name}: {trouble}" for name, trouble in worker.troubles.items())])
 
 

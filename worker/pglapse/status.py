@@ -23,6 +23,7 @@ READ = """
 select jsonb_build_object(
     'database', current_database(),
     'at', statement_timestamp(),
+    'guard', (select to_jsonb(g) from lapse.database_status as g),
     'policies', (
         select coalesce(jsonb_agg(to_jsonb(p) || jsonb_build_object(
                    'oldest_due_age', extract(epoch from p.oldest_due_age),
@@ -58,6 +59,7 @@ class Status:
 
     database: str
     at: str
+    guard: Row
     policies: list[Row]
     queue: Row
     storages: list[Row]
@@ -93,6 +95,7 @@ def rendered(status: Status) -> RenderableType:
     )
     return Group(
         head,
+        *_guard(status.guard),
         "",
         *_policies(status.policies),
         "",
@@ -100,6 +103,16 @@ def rendered(status: Status) -> RenderableType:
         "",
         *_workers(status.workers),
     )
+
+
+def _guard(row: Row) -> Iterator[RenderableType]:
+    """What stops everything comes first."""
+    if not row["adopted"]:
+        yield Text(f"  {text.printable(row['trouble'], 1000)}", style="bold red")
+        yield Text(
+            "  No policy runs and no file is deleted. If this database is to work from now on: pglapse adopt",
+            style="red",
+        )
 
 
 def _policies(rows: list[Row]) -> Iterator[RenderableType]:

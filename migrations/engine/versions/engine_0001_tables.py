@@ -70,14 +70,20 @@ create table lapse.identity (
     system_identifier bigint      not null,
     database_name     text        not null,
     adopted_at        timestamptz not null default now(),
-    adopted_by        text        not null default current_user
+    adopted_by        text        not null default current_user,
+    disowned_at       timestamptz,
+    disowned_by       text,
+    constraint identity_disowned_by_somebody check (num_nulls(disowned_at, disowned_by) in (0, 2))
 );
-comment on table  lapse.identity is 'The database that pglapse was installed in: exactly one row.';
+comment on table  lapse.identity is
+    'The database that pglapse works for: exactly one row. In any other, a copy, nothing runs: lapse.adopt_database.';
 comment on column lapse.identity.only_row is 'Always true: keeps the table to one row.';
-comment on column lapse.identity.system_identifier is 'From pg_control_system() at install.';
-comment on column lapse.identity.database_name is 'From current_database() at install.';
-comment on column lapse.identity.adopted_at is 'When the row was written.';
-comment on column lapse.identity.adopted_by is 'The role that wrote it.';
+comment on column lapse.identity.system_identifier is 'From pg_control_system() at install, or when the database was adopted.';
+comment on column lapse.identity.database_name is 'From current_database() at that time.';
+comment on column lapse.identity.adopted_at is 'When that was.';
+comment on column lapse.identity.adopted_by is 'The role that installed or adopted.';
+comment on column lapse.identity.disowned_at is 'When lapse.disown_database said that this is a copy; NULL: it did not.';
+comment on column lapse.identity.disowned_by is 'The role that said so.';
 
 create table lapse.policy (
     name         text        primary key check (name ~ '^[a-z][a-z0-9_]{0,62}$'),

@@ -2,8 +2,8 @@
 --
 -- In: the policy, the cutoff (NULL for now), whether a cutoff in the future is
 -- meant. Out: the run's number, or NULL when another run is under way: that is
--- entered as skipped, noticed, and never waited for. Raises LP002 for an unknown
--- policy, LP005 for a paused one, LP001 for a cutoff that is not a time or lies in
+-- entered as skipped, noticed, and never waited for. Raises LP014 in a database that is not adopted, LP002 for an
+-- unknown policy, LP005 for a paused one, LP001 for a cutoff that is not a time or lies in
 -- the future unasked: such a run would take what has not lapsed.
 
 create or replace function lapse.begin_run(p_policy text, p_as_of timestamptz, p_allow_future boolean)
@@ -18,6 +18,7 @@ declare
     v_state    lapse.policy_state;
     v_standing text;
 begin
+    perform lapse.check_adopted();
     perform lapse.leave_runs('lost');
 
     select p.enabled into v_enabled from lapse.policy as p where p.name = p_policy;

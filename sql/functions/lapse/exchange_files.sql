@@ -15,7 +15,9 @@
 --   wait       fewer files of this storage than asked for: wait_seconds until there may be more, NULL
 --              for never (storage NULL: nothing at all is queued);
 --   unsettled  a result that could not be recorded now: hand it in again;
---   stale      a result that doesn't count any more: forget it.
+--   stale      a result that doesn't count any more: forget it;
+--   halted     no files are handed out, and note says why: the database is a copy that nobody adopted. Each
+--              storage has its wait as well, and lapse.adopt_database sends a nudge.
 -- LP001 for bad arguments, LP012 at another isolation level than read committed; then nothing happens.
 --
 -- Nothing in here waits for an application's lock; a file source that does is cut off. Rows are

@@ -95,6 +95,12 @@ begin
         return;
     end if;
 
+    v_message := lapse.halt_reason();
+    if v_message is not null then
+        perform lapse.end_run(v_policy.name, 'stopped', true, p_message => v_message);
+        return;
+    end if;
+
     v_limit := least(v_state.batch_limit, v_policy.batch_size);
     v_one := v_limit = 1 and v_policy.target_table is not null;
     perform set_config('lock_timeout', ceil(extract(epoch from v_policy.lock_timeout) * 1000)::text, true);

@@ -97,6 +97,9 @@ def sweep(
     what it knows. Where the find looks wrong ``stopped`` says why, and nothing was queued.
     """
     found = Found(storage.name)
+    if not dry_run and (halted := _halted(conn)) is not None:
+        found.stopped = halted
+        return found
     if not isinstance(storage.guard, Marked):
         found.stopped = "its root has no marker (marker = false), so an unmounted one could not be told"
         return found
@@ -195,6 +198,12 @@ def _queue(
             )
         found.queued += count
         progress(found)
+
+
+def _halted(conn: Connection) -> str | None:
+    """Why nothing is deleted in this database, a copy that does not know its original's files of since then."""
+    [(reason,)] = conn.execute("select lapse.halt_reason()")
+    return None if reason is None else str(reason)
 
 
 def _knows_any(conn: Connection, storage: str) -> bool:
