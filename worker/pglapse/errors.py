@@ -87,6 +87,10 @@ class NotAdopted(PglapseError):
     """LP014: this database is a copy of the one that pglapse works for, or was renamed; nothing runs in it."""
 
 
+class Braked(PglapseError):
+    """LP015: more is due than a policy may take at once, and nobody has said that it may go."""
+
+
 class WrongIsolation(PglapseError):
     """LP012: files are exchanged at read committed only."""
 
@@ -111,6 +115,7 @@ BY_SQLSTATE: dict[str, type[PglapseError]] = {
     "LP013": Unjudgeable,
     "LP030": NoIndex,
     "LP014": NotAdopted,
+    "LP015": Braked,
 }
 
 

@@ -96,6 +96,7 @@ def rendered(status: Status) -> RenderableType:
     return Group(
         head,
         *_guard(status.guard),
+        *_brakes(status.policies),
         "",
         *_policies(status.policies),
         "",
@@ -113,6 +114,20 @@ def _guard(row: Row) -> Iterator[RenderableType]:
             "  No policy runs and no file is deleted. If this database is to work from now on: pglapse adopt",
             style="red",
         )
+
+
+def _brakes(rows: list[Row]) -> Iterator[RenderableType]:
+    for row in rows:
+        if row["braked_at"] is not None:
+            yield Text(
+                f"  policy {row['policy']} is braked and takes nothing: {row['braked_rows']:,} "
+                f"of {row['braked_of']:,} rows were due",
+                style="bold red",
+            )
+            yield Text(
+                f"  Look at what is due; if it may go: select lapse.release_brake('{row['policy']}')",
+                style="red",
+            )
 
 
 def _policies(rows: list[Row]) -> Iterator[RenderableType]:
@@ -137,7 +152,7 @@ def _policies(rows: list[Row]) -> Iterator[RenderableType]:
         )
     yield table
     for row in rows:
-        if row["last_status"] not in (None, "ok") and row["last_error"]:
+        if row["last_status"] not in (None, "ok", "braked") and row["last_error"]:
             yield Text(f"  {row['policy']}: {text.printable(row['last_error'])}", style="red")
 
 
@@ -243,6 +258,8 @@ def _table(*headings: str) -> Table:
 def _next(row: Row) -> Text:
     if not row["enabled"]:
         return Text("paused", style="yellow")
+    if row["braked_at"] is not None:
+        return Text("braked", style="bold red")
     if row["running_for"] is not None:
         return Text(f"running, {text.span(max(row['running_for'], 0))}", style="cyan")
     seconds = row["next_run_in"]

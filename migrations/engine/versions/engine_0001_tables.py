@@ -103,8 +103,11 @@ create table lapse.policy (
     older_than   interval,
     due_zone     text,
     action       text        check (action in ('delete', 'update', 'call')),
+    max_fraction numeric     check (max_fraction > 0 and max_fraction <= 1),
+    brake_rows   bigint      check (brake_rows >= 0),
     created_at   timestamptz not null default now(),
     updated_at   timestamptz not null default now(),
+    constraint policy_brake_is_whole check (num_nulls(max_fraction, brake_rows) in (0, 2)),
     constraint policy_target_is_whole check (num_nulls(target_table, key_columns, due_column) in (0, 3))
 );
 comment on table  lapse.policy is
@@ -129,6 +132,9 @@ comment on column lapse.policy.older_than is 'A row is due when its due column i
 comment on column lapse.policy.due_zone is 'The time zone of a due column that has none itself; NULL for timestamptz.';
 comment on column lapse.policy.action is
     'What its generated step does with due rows: delete, update or call. NULL: the step is written by hand.';
+comment on column lapse.policy.max_fraction is
+    'The brake: a run that would take more than this share of the table, and more than brake_rows, takes nothing and stops; NULL or 1: none.';
+comment on column lapse.policy.brake_rows is 'So many rows may go whatever their share of the table.';
 comment on column lapse.policy.created_at is 'When the policy was made.';
 comment on column lapse.policy.updated_at is 'When it was last altered, paused or resumed.';
 
@@ -160,7 +166,11 @@ create table lapse.policy_state (
     last_rows            bigint,
     last_duration        interval,
     last_error           text,
-    consecutive_failures integer     not null default 0
+    consecutive_failures integer     not null default 0,
+    braked_at            timestamptz,
+    braked_rows          bigint,
+    braked_of            bigint,
+    released_rows        bigint
 ) with (fillfactor = 50, autovacuum_vacuum_threshold = 200, autovacuum_vacuum_scale_factor = 0);
 comment on table  lapse.policy_state is
     'One row a policy: its place on the time grid, the run that is open, and how the last one ended. Updates are HOT.';
@@ -185,18 +195,24 @@ comment on column lapse.policy_state.run_streak_since is 'When that row of failu
 comment on column lapse.policy_state.run_suspect is
     'While a batch''s failing row is hunted for: it is among this many next rows. 0 otherwise.';
 comment on column lapse.policy_state.last_run_at is 'When the last run ended.';
-comment on column lapse.policy_state.last_status is 'How it ended: ok, failed, lost or stopped.';
+comment on column lapse.policy_state.last_status is 'How it ended: ok, failed, lost, stopped or braked.';
 comment on column lapse.policy_state.last_rows is 'Rows that it changed.';
 comment on column lapse.policy_state.last_duration is 'How long it took, from first to last.';
-comment on column lapse.policy_state.last_error is 'Its error, if it failed.';
+comment on column lapse.policy_state.last_error is 'Its error, if it failed; what was too much, if it was braked.';
 comment on column lapse.policy_state.consecutive_failures is 'Failed or lost runs since the last good one.';
+comment on column lapse.policy_state.braked_at is
+    'Since when the brake holds it: it takes nothing until lapse.release_brake, or until no more than brake_rows are due.';
+comment on column lapse.policy_state.braked_rows is 'Rows that were due then.';
+comment on column lapse.policy_state.braked_of is 'Rows that the table had then.';
+comment on column lapse.policy_state.released_rows is
+    'Rows that lapse.release_brake still lets through beyond what the brake allows; NULL once a run has come to its end.';
 
 create table lapse.run_log (
     id          bigint      generated always as identity primary key,
     run_id      bigint,
     policy      text        not null,
     source      text        not null,
-    status      text        not null check (status in ('ok', 'failed', 'skipped', 'lost', 'stopped')),
+    status      text        not null check (status in ('ok', 'failed', 'skipped', 'lost', 'stopped', 'braked')),
     as_of       timestamptz,
     started_at  timestamptz not null,
     finished_at timestamptz not null,
@@ -222,7 +238,7 @@ comment on column lapse.run_log.run_id is 'Number of the run; NULL for one that 
 comment on column lapse.run_log.policy is 'The policy; kept when the policy is dropped.';
 comment on column lapse.run_log.source is 'Who ran it: pg_cron, worker or manual.';
 comment on column lapse.run_log.status is
-    'ok; failed (see message); skipped (another run was under way); lost (its backend went away); stopped (paused, dropped or taken over in between).';
+    'ok; failed (see message); skipped (another run was under way); lost (its backend went away); stopped (paused, dropped, taken over or halted in between); braked (too much was due: nothing taken).';
 comment on column lapse.run_log.as_of is 'Rows due at or before this time were taken.';
 comment on column lapse.run_log.started_at is 'When it began.';
 comment on column lapse.run_log.finished_at is 'When it ended, or was found lost.';

@@ -89,7 +89,19 @@ begin
                and (array_ndims(p_policy.key_columns) is distinct from 1
                     or array_position(p_policy.key_columns, null) is not null),
            'the key columns are not a list of names',
-           'Give at least one column name, in index order.')
+           'Give at least one column name, in index order.'),
+          (p_policy.max_fraction is not null and (p_policy.max_fraction <= 0 or p_policy.max_fraction > 1),
+           format('a run can''t be braked at %s of its table', p_policy.max_fraction),
+           'Use more than 0 and at most 1; 1 takes the brake off.'),
+          (p_policy.brake_rows < 0,
+           format('%s rows can''t be let through', p_policy.brake_rows),
+           'Use 0 or more: so many rows may go whatever their share of the table.'),
+          (p_policy.brake_rows is not null and p_policy.max_fraction is null,
+           'p_brake_rows is nothing without p_max_fraction',
+           'Give p_max_fraction, the share of the table that one run may take; or leave both out.'),
+          (p_policy.max_fraction is not null and p_policy.target_table is null,
+           'a brake needs a target',
+           'Give p_target, p_key_columns and p_due_column with it: what is due is counted there.')
       ) as w (is_wrong, wrong, hint)
      where w.is_wrong
      limit 1;

@@ -3,7 +3,8 @@
 -- In: a name, a step function, a cadence, and what may be left to its default.
 -- Out: nothing. Raises LP003 for a name that is taken, otherwise what
 -- lapse.check_policy raises. The first run is due at once, or at the first
--- p_at_time from now on. Runs with its caller's rights: only the owner of the
+-- p_at_time from now on. With p_max_fraction the policy has a brake: a run that would take more than that share
+-- of its table, and more than p_brake_rows (10,000), takes nothing and asks. Runs with its caller's rights: only the owner of the
 -- engine may write to lapse.policy, since steps run with the owner's rights.
 
 create or replace function lapse.create_policy(
@@ -23,7 +24,9 @@ create or replace function lapse.create_policy(
     p_predicate    text     default null,
     p_older_than   interval default null,
     p_due_zone     text     default null,
-    p_action       text     default null
+    p_action       text     default null,
+    p_max_fraction numeric  default null,
+    p_brake_rows   bigint   default null
 )
     returns void
     language plpgsql
@@ -52,6 +55,8 @@ begin
     v_policy.older_than   := p_older_than;
     v_policy.due_zone     := p_due_zone;
     v_policy.action       := p_action;
+    v_policy.max_fraction := p_max_fraction;
+    v_policy.brake_rows   := coalesce(p_brake_rows, case when p_max_fraction is not null then 10000 end);
     v_policy.created_at   := v_now;
     v_policy.updated_at   := v_now;
     perform lapse.check_policy(v_policy);
@@ -74,5 +79,5 @@ $$;
 
 comment on function lapse.create_policy(
     text, text, interval, text, time, text, integer, interval, interval, boolean, text, text[], text, text,
-    interval, text, text) is
+    interval, text, text, numeric, bigint) is
     'Make a policy: which step function to run, how often, and how hard.';

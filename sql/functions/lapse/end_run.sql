@@ -1,10 +1,11 @@
 -- lapse.end_run: close a policy's open run, whatever came of it.
 --
--- In: the policy, whose state the caller has locked; ok, failed, lost or stopped;
+-- In: the policy, whose state the caller has locked; ok, failed, lost, stopped or braked;
 -- whether work is left; the error, if any. Out: the number of the entry in
 -- lapse.run_log, NULL for an empty run, which leaves none. Sets the next run: the
 -- next slot of the grid after this run's beginning, so slots missed meanwhile
--- run once; at once while work is left; after a failure 15 s, 30 s, ... 1 hour. A
+-- run once; that slot for a braked run, which is entered once and not each time that it is looked at; at once while
+-- work is left; after a failure 15 s, 30 s, ... 1 hour. A
 -- lost run is tried again at once with half the batch, in case it was too much for
 -- the server; a second one in a row backs off. Runs with a cutoff of their own
 -- (run_as_of) leave the schedule as it is.
@@ -35,7 +36,8 @@ begin
     select s.* into v_state from lapse.policy_state as s where s.policy = p_policy;
     select p.* into v_policy from lapse.policy as p where p.name = p_policy;
 
-    if p_status <> 'ok' or p_more or v_state.run_picked > 0 or v_state.run_blocked > 0 then
+    if p_status not in ('ok', 'braked') or (p_status = 'braked' and v_state.braked_at is null)
+       or (p_status = 'ok' and p_more) or v_state.run_picked > 0 or v_state.run_blocked > 0 then
         insert into lapse.run_log (run_id, policy, source, status, as_of, started_at, finished_at, batches,
                                    picked, handled, blocked, more, sqlstate, message, detail, hint, context)
         values (v_state.run_id, p_policy, v_state.run_source, p_status, v_state.run_as_of,
@@ -80,8 +82,8 @@ begin
            last_status      = p_status,
            last_rows        = v_state.run_handled,
            last_duration    = v_now - v_state.run_started_at,
-           last_error       = case when p_status in ('failed', 'lost')
-                                   then concat_ws(': ', p_sqlstate, p_message) end
+           last_error       = case when p_status in ('failed', 'lost') then concat_ws(': ', p_sqlstate, p_message)
+                                   when p_status = 'braked' then p_message end
      where s.policy = p_policy;
 
     if v_state.run_as_of = v_state.run_started_at then
@@ -89,6 +91,7 @@ begin
            set slot_at              = n.slot,
                next_run_at          = case when p_status = 'failed' or (p_status = 'lost' and v_failures > 1)
                                            then v_now + v_backoff
+                                           when p_status = 'braked' then n.slot
                                            when p_more or p_status <> 'ok' then v_now
                                            else n.slot
                                       end,

@@ -11,6 +11,7 @@
 -- that a trigger kept are taken one by one as well. Ten rows set aside without a
 -- success between them are a broken step and not bad rows: these are taken back
 -- and the run fails. Errors about the state of the server end the turn at once.
+-- Where the policy has a brake, the first batch counts before it takes anything.
 --
 -- Lock order: the policy's state, the rows, then whatever lapse.blocked_row needs.
 
@@ -46,6 +47,7 @@ declare
     v_due        timestamptz;
     v_picked     integer;
     v_handled    integer;
+    v_log        bigint;
     v_reached    timestamptz;
     v_sqlstate   text;
     v_message    text;
@@ -57,6 +59,9 @@ declare
     v_complete   boolean := false;
     v_failure    boolean := false;
     v_broken     boolean := false;
+    v_braked     boolean := false;
+    v_due_rows   bigint;
+    v_of_rows    bigint;
 begin
     again := false;
     stop := false;
@@ -107,6 +112,35 @@ begin
 
     begin
         v_step := lapse.check_step(v_policy.step);
+
+        if v_state.run_batches = 0 and v_policy.max_fraction < 1 then
+            select j.brakes, j.due, j.of_rows
+              into v_braked, v_due_rows, v_of_rows
+              from lapse.judge_run(v_policy, v_state.run_as_of, coalesce(v_state.released_rows, 0),
+                                   v_state.braked_at is not null) as j;
+            v_began := clock_timestamp();  -- the batch is not made smaller for what counting took
+        end if;
+
+        if v_braked then
+            if v_state.braked_at is null then
+                v_state.braked_rows := v_due_rows;
+                v_state.braked_of := v_of_rows;
+            end if;
+            v_message := format('%s of %s rows are due, more than %s of the table', v_state.braked_rows,
+                                v_state.braked_of, v_policy.max_fraction);
+            v_log := lapse.end_run(v_policy.name, 'braked', true, 'LP015', v_message,
+                                   p_hint => format('Nothing was taken. Look at what is due; if it may go: '
+                                                    'select lapse.release_brake(%L)', v_policy.name));
+            update lapse.policy_state as s
+               set braked_at   = coalesce(s.braked_at, v_began),
+                   braked_rows = v_state.braked_rows,
+                   braked_of   = v_state.braked_of
+             where s.policy = v_policy.name;
+            failed := v_log;  -- said once, and not each time that it is looked at
+            return;
+        end if;
+        v_state.braked_at := null;
+
         if v_one then
             select d.key, d.due
               into v_key, v_due
@@ -284,7 +318,12 @@ begin
            run_blocked      = v_state.run_blocked,
            run_streak       = v_state.run_streak,
            run_streak_since = v_state.run_streak_since,
-           run_suspect      = v_state.run_suspect
+           run_suspect      = v_state.run_suspect,
+           braked_at        = v_state.braked_at,
+           braked_rows      = case when v_state.braked_at is not null then s.braked_rows end,
+           braked_of        = case when v_state.braked_at is not null then s.braked_of end,
+           released_rows    = case when not v_complete and s.released_rows is not null
+                                   then greatest(s.released_rows - v_picked, 0) end
      where s.policy = v_policy.name;
 
     if v_failure then

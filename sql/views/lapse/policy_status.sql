@@ -23,7 +23,10 @@ create or replace view lapse.policy_status as
            b.rows                                                     as backlog_rows,
            now() - b.oldest_due                                       as oldest_due_age,
            (select count(*) from lapse.blocked_row as r where r.policy = p.name) as blocked_rows,
-           s.consecutive_failures
+           s.consecutive_failures,
+           s.braked_at,
+           s.braked_rows,
+           s.braked_of
       from lapse.policy as p
       join lapse.policy_state as s on s.policy = p.name
      cross join lateral lapse.backlog(p.name) as b
@@ -38,8 +41,8 @@ comment on column lapse.policy_status.schedule is 'Its cadence in words.';
 comment on column lapse.policy_status.next_run_at is 'When lapse.run_due serves it next.';
 comment on column lapse.policy_status.running_since is 'Since when a run is open; NULL when none is.';
 comment on column lapse.policy_status.last_run_at is 'When the last run ended.';
-comment on column lapse.policy_status.last_status is 'How: ok, failed, lost or stopped.';
-comment on column lapse.policy_status.last_error is 'Its error, if it failed.';
+comment on column lapse.policy_status.last_status is 'How: ok, failed, lost, stopped or braked.';
+comment on column lapse.policy_status.last_error is 'Its error, if it failed; what was too much, if it was braked.';
 comment on column lapse.policy_status.rows_last_run is 'Rows that the last run changed.';
 comment on column lapse.policy_status.rows_last_day is 'Rows changed by the runs that ended within the last 24 hours.';
 comment on column lapse.policy_status.backlog is
@@ -48,3 +51,7 @@ comment on column lapse.policy_status.backlog_rows is 'The same as a number, at 
 comment on column lapse.policy_status.oldest_due_age is 'How long the oldest of them has been due.';
 comment on column lapse.policy_status.blocked_rows is 'Rows set aside: see lapse.blocked_row.';
 comment on column lapse.policy_status.consecutive_failures is 'Failed or lost runs since the last good one.';
+comment on column lapse.policy_status.braked_at is
+    'Since when the brake holds it: it takes nothing until lapse.release_brake. NULL: it does not.';
+comment on column lapse.policy_status.braked_rows is 'Rows that were due then.';
+comment on column lapse.policy_status.braked_of is 'Rows that the table had then.';

@@ -4,8 +4,13 @@
 -- LP002 for an unknown policy, otherwise what lapse.check_policy raises. A run
 -- under way uses the new values from its next batch on. A new cadence starts a
 -- new time grid, as creation does; a cadence of less than a day given without a
+<<<<<<< HEAD
 -- time of day drops the one there was. To take a predicate away, give 'true'. Which rows a
 -- declared policy takes stands in its step, too, so only lapse.create_expiry changes that (LP001).
+=======
+-- time of day drops the one there was. To take a predicate away, give 'true'; to take the brake off, a fraction of 1.
+-- A policy that is braked is judged anew by another fraction or number of rows.
+>>>>>>> c6b1017 (Brake a policy that would take more of its table than it may)
 -- Only pausing is not checked: a policy whose step or table is gone must stop, too.
 
 create or replace function lapse.alter_policy(
@@ -23,9 +28,14 @@ create or replace function lapse.alter_policy(
     p_key_columns  text[]   default null,
     p_due_column   text     default null,
     p_predicate    text     default null,
+<<<<<<< HEAD
     p_older_than   interval default null,
     p_due_zone     text     default null,
     p_action       text     default null
+=======
+    p_max_fraction numeric  default null,
+    p_brake_rows   bigint   default null
+>>>>>>> c6b1017 (Brake a policy that would take more of its table than it may)
 )
     returns void
     language plpgsql
@@ -69,9 +79,14 @@ begin
     v_new.key_columns  := coalesce(p_key_columns, v_old.key_columns);
     v_new.due_column   := coalesce(p_due_column, v_old.due_column);
     v_new.predicate    := coalesce(p_predicate, v_old.predicate);
+<<<<<<< HEAD
     v_new.older_than   := coalesce(p_older_than, v_old.older_than);
     v_new.due_zone     := coalesce(p_due_zone, v_old.due_zone);
     v_new.action       := coalesce(p_action, v_old.action);
+=======
+    v_new.max_fraction := coalesce(p_max_fraction, v_old.max_fraction);
+    v_new.brake_rows   := coalesce(p_brake_rows, v_old.brake_rows, case when v_new.max_fraction is not null then 10000 end);
+>>>>>>> c6b1017 (Brake a policy that would take more of its table than it may)
     v_new.updated_at   := v_now;
     if p_at_time is null and isfinite(p_every) and p_every < interval '1 day' then
         v_new.at_time := null;
@@ -97,9 +112,14 @@ begin
            key_columns  = v_new.key_columns,
            due_column   = v_new.due_column,
            predicate    = v_new.predicate,
+<<<<<<< HEAD
            older_than   = v_new.older_than,
            due_zone     = v_new.due_zone,
            action       = v_new.action,
+=======
+           max_fraction = v_new.max_fraction,
+           brake_rows   = v_new.brake_rows,
+>>>>>>> c6b1017 (Brake a policy that would take more of its table than it may)
            updated_at   = v_new.updated_at
      where p.name = p_name;
 
@@ -113,10 +133,24 @@ begin
                next_run_at = v_slot
          where s.policy = p_name;
     end if;
+
+    if (v_new.max_fraction, v_new.brake_rows) is distinct from (v_old.max_fraction, v_old.brake_rows) then
+        update lapse.policy_state as s
+           set braked_at     = null,
+               braked_rows   = null,
+               braked_of     = null,
+               released_rows = null,
+               next_run_at   = least(s.next_run_at, case when s.braked_at is not null then v_now end)
+         where s.policy = p_name;
+    end if;
 end;
 $$;
 
 comment on function lapse.alter_policy(
     text, text, interval, text, time, text, integer, interval, interval, boolean, text, text[], text, text,
+<<<<<<< HEAD
     interval, text, text) is
+=======
+    numeric, bigint) is
+>>>>>>> c6b1017 (Brake a policy that would take more of its table than it may)
     'Change a policy; NULL keeps a value. A run under way follows with its next batch.';

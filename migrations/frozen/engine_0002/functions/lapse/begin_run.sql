@@ -2,8 +2,8 @@
 --
 -- In: the policy, the cutoff (NULL for now), whether a cutoff in the future is
 -- meant. Out: the run's number, or NULL when another run is under way: that is
--- entered as skipped, noticed, and never waited for. Raises LP002 for an unknown
--- policy, LP005 for a paused one, LP001 for a cutoff that is not a time or lies in
+-- entered as skipped, noticed, and never waited for. Raises LP014 in a database that is not adopted, LP002 for an
+-- unknown policy, LP005 for a paused one, LP015 for a braked one, LP001 for a cutoff that is not a time or lies in
 -- the future unasked: such a run would take what has not lapsed.
 
 create or replace function lapse.begin_run(p_policy text, p_as_of timestamptz, p_allow_future boolean)
@@ -15,9 +15,11 @@ create or replace function lapse.begin_run(p_policy text, p_as_of timestamptz, p
 as $$
 declare
     v_enabled  boolean;
+    v_braked   lapse.policy_state;
     v_state    lapse.policy_state;
     v_standing text;
 begin
+    perform lapse.check_adopted();
     perform lapse.leave_runs('lost');
 
     select p.enabled into v_enabled from lapse.policy as p where p.name = p_policy;
@@ -32,6 +34,14 @@ begin
             errcode = 'LP005',
             message = format('policy %s is paused', p_policy),
             hint    = format('Take it up again with: select lapse.resume(%L)', p_policy);
+    end if;
+    select s.* into v_braked from lapse.policy_state as s where s.policy = p_policy and s.braked_at is not null;
+    if found then
+        raise exception using
+            errcode = 'LP015',
+            message = format('policy %s is braked since %s: %s of %s rows were due', p_policy,
+                             date_trunc('second', v_braked.braked_at), v_braked.braked_rows, v_braked.braked_of),
+            hint    = format('Look at what is due; if it may go: select lapse.release_brake(%L)', p_policy);
     end if;
     if not isfinite(p_as_of) then
         raise exception using

@@ -3,7 +3,8 @@
 -- In: who calls, whether to stay for the minute, and the time allowed. Out: the
 -- time after which no batch begins. Notes the caller in lapse.tick_source, so that
 -- a silent scheduler is noticed. A call that stays ends by second 55: pg_cron 1.4
--- knows only minutes, and the next one must find its slot free. Raises LP001 for a
+-- knows only minutes, and the next one must find its slot free. In a database that is not adopted the time is
+-- over at once: the source of ticks is seen to live, and nothing runs. Raises LP001 for a
 -- source other than pg_cron, worker or manual, and for a time not between 1 s and 1 hour.
 
 create or replace function lapse.begin_tick(
@@ -41,6 +42,10 @@ begin
         on conflict (source) do update
        set last_tick_at = excluded.last_tick_at,
            ticks        = t.ticks + 1;
+
+    if lapse.halt_reason() is not null then
+        return '-infinity';
+    end if;
 
     -- Half a second for the last batch; one that begins after second 51 of a minute has no minute to stay for.
     return case when p_stay

@@ -3,7 +3,8 @@
 -- In: a name, a step function, a cadence, and what may be left to its default.
 -- Out: nothing. Raises LP003 for a name that is taken, otherwise what
 -- lapse.check_policy raises. The first run is due at once, or at the first
--- p_at_time from now on. Runs with its caller's rights: only the owner of the
+-- p_at_time from now on. With p_max_fraction the policy has a brake: a run that would take more than that share
+-- of its table, and more than p_brake_rows (10,000), takes nothing and asks. Runs with its caller's rights: only the owner of the
 -- engine may write to lapse.policy, since steps run with the owner's rights.
 
 create or replace function lapse.create_policy(
@@ -21,9 +22,14 @@ create or replace function lapse.create_policy(
     p_key_columns  text[]   default null,
     p_due_column   text     default null,
     p_predicate    text     default null,
+<<<<<<< HEAD
     p_older_than   interval default null,
     p_due_zone     text     default null,
     p_action       text     default null
+=======
+    p_max_fraction numeric  default null,
+    p_brake_rows   bigint   default null
+>>>>>>> c6b1017 (Brake a policy that would take more of its table than it may)
 )
     returns void
     language plpgsql
@@ -49,9 +55,14 @@ begin
     v_policy.key_columns  := p_key_columns;
     v_policy.due_column   := p_due_column;
     v_policy.predicate    := p_predicate;
+<<<<<<< HEAD
     v_policy.older_than   := p_older_than;
     v_policy.due_zone     := p_due_zone;
     v_policy.action       := p_action;
+=======
+    v_policy.max_fraction := p_max_fraction;
+    v_policy.brake_rows   := coalesce(p_brake_rows, case when p_max_fraction is not null then 10000 end);
+>>>>>>> c6b1017 (Brake a policy that would take more of its table than it may)
     v_policy.created_at   := v_now;
     v_policy.updated_at   := v_now;
     perform lapse.check_policy(v_policy);
@@ -74,5 +85,9 @@ $$;
 
 comment on function lapse.create_policy(
     text, text, interval, text, time, text, integer, interval, interval, boolean, text, text[], text, text,
+<<<<<<< HEAD
     interval, text, text) is
+=======
+    numeric, bigint) is
+>>>>>>> c6b1017 (Brake a policy that would take more of its table than it may)
     'Make a policy: which step function to run, how often, and how hard.';

@@ -2,7 +2,8 @@
 --
 -- In: a storage; paths, and side by side what each file was when it was seen ({"size", "mtime_ns"}): one that
 -- was written anew since will be left alone. Out: how many were queued. Those that a row has come to
--- know meanwhile are left out. LP013 as of lapse.unknown_files, LP001 for arrays of different length.
+-- know meanwhile are left out. LP013 as of lapse.unknown_files, LP001 for arrays of different length, LP014 in a
+-- database that is not adopted: it does not know what its original has come to know since.
 
 create or replace function lapse.enqueue_orphans(p_storage text, p_paths text[], p_expected jsonb[])
     returns bigint
@@ -12,6 +13,8 @@ create or replace function lapse.enqueue_orphans(p_storage text, p_paths text[],
     set search_path = pg_catalog, pg_temp
 as $$
 begin
+    perform lapse.check_adopted();
+
     if coalesce(cardinality(p_paths), 0) <> coalesce(cardinality(p_expected), 0) then
         raise exception 'got % paths and % guards', cardinality(p_paths), cardinality(p_expected)
             using errcode = 'LP001', hint = 'Give one guard for each path.';

@@ -8,7 +8,8 @@
 -- one with a million rows can't starve one with ten. A policy that another session
 -- serves is passed over silently; one whose session is gone is recorded lost and
 -- begun anew; one whose session is held up elsewhere is taken over as it stands,
--- unless its cutoff is one that somebody chose: that run is theirs, and ends.
+-- unless its cutoff is one that somebody chose: that run is theirs, and ends. In a database that was
+-- disowned meanwhile it is time to go.
 
 create or replace function lapse.next_due(
     p_source   text,
@@ -31,7 +32,7 @@ declare
     v_open   boolean := false;
     v_next   timestamptz;
 begin
-    if v_now >= v_end then
+    if v_now >= v_end or lapse.halt_reason() is not null then
         return;
     end if;
 

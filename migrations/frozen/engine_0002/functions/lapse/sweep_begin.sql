@@ -2,7 +2,7 @@
 --
 -- In: the storage, and how long ago the last sweep must have begun. Out: true for one worker at a time, which then
 -- calls lapse.sweep_end; false when it is not time yet. A sweep whose worker died is begun again after
--- that time. LP001 for an interval that is not positive.
+-- that time. LP001 for an interval that is not positive, LP014 in a database that is not adopted.
 
 create or replace function lapse.sweep_begin(p_storage text, p_every interval)
     returns boolean
@@ -16,6 +16,8 @@ begin
         raise exception 'can''t sweep every %', coalesce(p_every::text, 'NULL')
             using errcode = 'LP001', hint = 'Give an interval of more than nothing, such as 6 hours.';
     end if;
+
+    perform lapse.check_adopted();
 
     update lapse.storage as s
        set sweep_began_at = clock_timestamp()
