@@ -361,7 +361,7 @@ def test_no_number_is_cut_on_a_terminal_of_80_columns():
         "backlog": "37", "oldest_due_age": 90_061.0, "blocked_rows": 1_000, "last_error": None, "braked_at": None,
     }  # fmt: skip
     screen = Console(width=80, file=io.StringIO())
-    screen.print(rendered(Status("x", "now", {"adopted": True}, [policy], queue, [], [])))
+    screen.print(rendered(Status("x", "now", {"adopted": True, "holds": 1}, [policy], queue, [], [])))
     shown = screen.file.getvalue()
 
     assert max(map(len, shown.splitlines())) <= 80

@@ -91,6 +91,10 @@ class Braked(PglapseError):
     """LP015: more is due than a policy may take at once, and nobody has said that it may go."""
 
 
+class NoSuchRow(SettingError):
+    """LP016: no row has that key, or its table has none."""
+
+
 class WrongIsolation(PglapseError):
     """LP012: files are exchanged at read committed only."""
 
@@ -116,6 +120,7 @@ BY_SQLSTATE: dict[str, type[PglapseError]] = {
     "LP030": NoIndex,
     "LP014": NotAdopted,
     "LP015": Braked,
+    "LP016": NoSuchRow,
 }
 
 

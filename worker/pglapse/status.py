@@ -98,7 +98,7 @@ def rendered(status: Status) -> RenderableType:
         *_guard(status.guard),
         *_brakes(status.policies),
         "",
-        *_policies(status.policies),
+        *_policies(status.policies, status.guard["holds"]),
         "",
         *_queue(status.queue, status.storages),
         "",
@@ -130,7 +130,7 @@ def _brakes(rows: list[Row]) -> Iterator[RenderableType]:
             )
 
 
-def _policies(rows: list[Row]) -> Iterator[RenderableType]:
+def _policies(rows: list[Row], holds: int) -> Iterator[RenderableType]:
     yield Text("Policies", style="bold")
     if not rows:
         yield Text("  none yet: lapse.create_policy(...) makes one", style="dim")
@@ -151,6 +151,8 @@ def _policies(rows: list[Row]) -> Iterator[RenderableType]:
             _number(row["blocked_rows"], "yellow"),
         )
     yield table
+    if holds:
+        yield Text(f"  held: {holds:,} (select * from lapse.hold)", style="cyan")
     for row in rows:
         if row["last_status"] not in (None, "ok", "braked") and row["last_error"]:
             yield Text(f"  {row['policy']}: {text.printable(row['last_error'])}", style="red")

@@ -264,7 +264,9 @@ create table lapse.blocked_row (
     since      timestamptz not null default clock_timestamp(),
     touched_at timestamptz not null default clock_timestamp(),
     retry_at   timestamptz not null,
-    primary key (policy, key)
+    hold_key   text,
+    primary key (policy, key),
+    constraint blocked_row_hold_has_no_end check (hold_key is null or retry_at = 'infinity')
 );
 comment on table  lapse.blocked_row is
     'Rows that made their batch fail, or that a trigger kept: left out until retry_at, so that they do not stop the rest.';
@@ -277,7 +279,28 @@ comment on column lapse.blocked_row.attempts is 'How often it was tried.';
 comment on column lapse.blocked_row.run_id is 'The run that tried it last.';
 comment on column lapse.blocked_row.since is 'When it was first set aside.';
 comment on column lapse.blocked_row.touched_at is 'When it was last set aside.';
-comment on column lapse.blocked_row.retry_at is 'When a run may take it again. Set it to now() to retry at once.';
+comment on column lapse.blocked_row.retry_at is
+    'When a run may take it again. Set it to now() to retry at once. Infinity: it is held.';
+comment on column lapse.blocked_row.hold_key is
+    'The key that lapse.hold has for a row that somebody holds; NULL for one that was set aside.';
+
+create table lapse.hold (
+    target_table text        not null,
+    key          text        not null,
+    key_columns  text[]      not null,
+    reason       text        not null check (reason <> ''),
+    held_by      text        not null,
+    held_at      timestamptz not null default clock_timestamp(),
+    primary key (target_table, key)
+);
+comment on table  lapse.hold is
+    'Rows that stay, and their files, whatever is due: until lapse.release_hold. Written by lapse.hold alone.';
+comment on column lapse.hold.target_table is 'The table, schema.name; of a partition, the whole table.';
+comment on column lapse.hold.key is 'The row''s key as text; of several columns, an array''s text.';
+comment on column lapse.hold.key_columns is 'The columns of that key.';
+comment on column lapse.hold.reason is 'Why.';
+comment on column lapse.hold.held_by is 'The role that held it.';
+comment on column lapse.hold.held_at is 'Since when.';
 
 create table lapse.tick_source (
     source       text        primary key check (source in ('pg_cron', 'worker', 'manual')),
@@ -544,7 +567,7 @@ revoke all on all routines in schema lapse from public;
 
 DROP = """
 drop table lapse.storage, lapse.worker, lapse.attachment, lapse.file_source, lapse.file_cleanup_log, lapse.file_cleanup_queue, lapse.cron_job,
-    lapse.tick_turn, lapse.tick_source, lapse.blocked_row, lapse.run_log, lapse.policy_state, lapse.policy, lapse.identity,
+    lapse.tick_turn, lapse.tick_source, lapse.hold, lapse.blocked_row, lapse.run_log, lapse.policy_state, lapse.policy, lapse.identity,
     lapse.setting;
 drop sequence lapse.lease_token_seq, lapse.run_id_seq;
 drop type lapse.file_request, lapse.due_row, lapse.progress;

@@ -121,6 +121,11 @@ begin
          where s.policy = p_name;
     end if;
 
+    if (v_new.target_table, v_new.key_columns) is distinct from (v_old.target_table, v_old.key_columns) then
+        delete from lapse.blocked_row as b where b.policy = p_name and b.hold_key is not null;
+        perform lapse.copy_holds(p_name);
+    end if;
+
     if (v_new.max_fraction, v_new.brake_rows) is distinct from (v_old.max_fraction, v_old.brake_rows) then
         update lapse.policy_state as s
            set braked_at     = null,

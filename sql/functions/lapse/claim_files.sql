@@ -16,7 +16,7 @@
 -- A claim writes no indexed column, so it is a HOT update. It counts the attempt before the
 -- work begins, but not again for rows lost in company: all but one of them are innocent. The file
 -- sources are asked after the rows are locked, in a statement of its own, so that they see every
--- reference committed before the claim. Time is the server's, read once.
+-- reference, and each hold, committed before the claim. Time is the server's, read once.
 
 create or replace function lapse.claim_files(
     p_worker     text,
@@ -83,7 +83,7 @@ begin
         perform lapse.end_files(v_odd);
     end if;
 
-    if v_free is not null and exists (select from lapse.file_source) then
+    if v_free is not null and (exists (select from lapse.file_source) or exists (select from lapse.hold)) then
         v_needed := lapse.keep_files_in_use(p_worker, v_free);
 
         if v_needed <> '{}' then

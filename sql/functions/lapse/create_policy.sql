@@ -74,6 +74,7 @@ begin
     end if;
     insert into lapse.policy_state (policy, slot_at, next_run_at, batch_limit)
     values (p_name, v_slot, v_slot, p_batch_size);
+    perform lapse.copy_holds(p_name);
 end;
 $$;
 

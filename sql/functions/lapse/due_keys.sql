@@ -3,7 +3,8 @@
 -- In: the policy, the cutoff, how many at most. Out: their keys as text and due
 -- times, oldest first; rows set aside are left out. Changes and locks nothing: to
 -- look before running, and to test that a step takes these rows and no others.
--- Raises LP002 for an unknown policy and LP001 for one without a target.
+-- Raises LP002 for an unknown policy and LP001 for one without a target, or a cutoff
+-- that is no time.
 
 create or replace function lapse.due_keys(
     p_policy text,
@@ -35,6 +36,12 @@ begin
             errcode = 'LP001',
             message = format('policy %s does not say which table it works on', p_policy),
             hint    = 'Declare p_target, p_key_columns and p_due_column with lapse.alter_policy.';
+    end if;
+    if not isfinite(p_as_of) then
+        raise exception using
+            errcode = 'LP001',
+            message = format('rows can''t be due at %s', p_as_of),
+            hint    = 'Give a time: rows that are held are due at no time, but would be at infinity.';
     end if;
     return query execute lapse.due_query(v_policy) using '-infinity'::timestamptz, p_as_of, p_limit;
 end;

@@ -6,7 +6,7 @@
 -- again, then it waits for that time. Needed until a time: it waits until then, and no attempt
 -- is counted; that is a second at least, so that no source keeps a worker
 -- busy with one file. The longest answer of all sources holds; a time that has passed
--- is no need. As in lapse.settle_files, each row is looked up, and nothing depends on statistics.
+-- is no need. A file whose row somebody holds (lapse.hold) waits ten minutes, and again, until it is released. As in lapse.settle_files, each row is looked up, and nothing depends on statistics.
 
 create or replace function lapse.keep_files_in_use(p_worker text, p_places tid[])
     returns tid[]
@@ -29,13 +29,17 @@ begin
 
     select array_agg(n.place), array_agg(n.until), array_agg(n.sources), array_agg(n.error)
       into v_places, v_untils, v_sources, v_errors
-      from (select c.place, max(u.until) as until, string_agg(u.source, ', ' order by u.source) as sources,
-                   min(u.error) as error
-              from lapse.files_in_use(v_storages, v_paths) as u
-              join unnest(v_places, v_storages, v_paths) as c (place, storage, path)
-                on c.storage = u.storage and c.path = u.path
-             where u.until > clock_timestamp()
-             group by c.place) as n;
+      from (select a.place, max(a.until) as until, string_agg(a.source, ', ' order by a.source) as sources,
+                   min(a.error) as error
+              from (select c.place, u.until, u.source, u.error
+                      from lapse.files_in_use(v_storages, v_paths) as u
+                      join unnest(v_places, v_storages, v_paths) as c (place, storage, path)
+                        on c.storage = u.storage and c.path = u.path
+                     where u.until > clock_timestamp()
+                    union all
+                    select h.place, clock_timestamp() + interval '10 minutes', null, 'held: ' || h.reason
+                      from lapse.held_files(p_places) as h) as a
+             group by a.place) as n;
 
     if v_places is null then
         return '{}';

@@ -300,6 +300,7 @@ begin
          where b.policy = v_policy.name
            and b.run_id = p_run_id
            and b.attempts = 1
+           and b.hold_key is null
            and b.touched_at >= v_state.run_streak_since;
         v_failure := true;
         v_state.run_blocked := v_state.run_blocked - v_state.run_streak;

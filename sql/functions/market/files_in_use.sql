@@ -3,8 +3,8 @@
 -- In: storages and paths, in pairs. Out: each pair that is still needed, once,
 -- with the time until which; NULL until means that nobody knows. A file is
 -- needed by a task that is open or taken, by a completed one until its
--- files_go_at, and by an upload until it lapses; of several references the
--- longest-lasting counts. Raises nothing. One statement, so that an upload that
+-- files_go_at, by an upload until it lapses, and by whatever somebody holds for ten
+-- minutes more, and again; of several references the longest-lasting counts. Raises nothing. One statement, so that an upload that
 -- becomes a task's file at this moment is seen as the one or the other. Volatile,
 -- so that it sees what has committed by now and not by the start of its caller's
 -- statement; lapse.exchange_files asks it before a file is handed out.
@@ -39,7 +39,26 @@ as $$
                and lapse.path_digest(u.path) = lapse.path_digest(a.path)
                and u.path = a.path
              where u.removed_at is null
-               and u.expires_at > clock_timestamp()) as n
+               and u.expires_at > clock_timestamp()
+            union all
+            select f.storage, f.path, clock_timestamp() + interval '10 minutes'
+              from unnest(p_storages, p_paths) as a (storage, path)
+              join market.task_files as f
+                on f.storage = a.storage
+               and lapse.path_digest(f.path) = lapse.path_digest(a.path)
+               and f.path = a.path
+             where f.removed_at is null
+               and (f.task_id::text in (select lapse.held_keys('market.tasks'))
+                    or f.id::text in (select lapse.held_keys('market.task_files')))
+            union all
+            select u.storage, u.path, clock_timestamp() + interval '10 minutes'
+              from unnest(p_storages, p_paths) as a (storage, path)
+              join market.temp_uploads as u
+                on u.storage = a.storage
+               and lapse.path_digest(u.path) = lapse.path_digest(a.path)
+               and u.path = a.path
+             where u.removed_at is null
+               and u.id::text in (select lapse.held_keys('market.temp_uploads'))) as n
      group by n.storage, n.path
 $$;
 

@@ -22,7 +22,8 @@ create or replace view lapse.policy_status as
            case when b.capped then 'at least ' || b.rows else b.rows::text end as backlog,
            b.rows                                                     as backlog_rows,
            now() - b.oldest_due                                       as oldest_due_age,
-           (select count(*) from lapse.blocked_row as r where r.policy = p.name) as blocked_rows,
+           (select count(*) from lapse.blocked_row as r where r.policy = p.name and r.hold_key is null) as blocked_rows,
+           (select count(*) from lapse.blocked_row as r where r.policy = p.name and r.hold_key is not null) as held_rows,
            s.consecutive_failures,
            s.braked_at,
            s.braked_rows,
@@ -50,6 +51,7 @@ comment on column lapse.policy_status.backlog is
 comment on column lapse.policy_status.backlog_rows is 'The same as a number, at most 10,000.';
 comment on column lapse.policy_status.oldest_due_age is 'How long the oldest of them has been due.';
 comment on column lapse.policy_status.blocked_rows is 'Rows set aside: see lapse.blocked_row.';
+comment on column lapse.policy_status.held_rows is 'Rows that lapse.hold keeps from it; they count neither as blocked nor as backlog.';
 comment on column lapse.policy_status.consecutive_failures is 'Failed or lost runs since the last good one.';
 comment on column lapse.policy_status.braked_at is
     'Since when the brake holds it: it takes nothing until lapse.release_brake. NULL: it does not.';

@@ -4,13 +4,8 @@
 -- LP002 for an unknown policy, otherwise what lapse.check_policy raises. A run
 -- under way uses the new values from its next batch on. A new cadence starts a
 -- new time grid, as creation does; a cadence of less than a day given without a
-<<<<<<< HEAD
--- time of day drops the one there was. To take a predicate away, give 'true'. Which rows a
--- declared policy takes stands in its step, too, so only lapse.create_expiry changes that (LP001).
-=======
 -- time of day drops the one there was. To take a predicate away, give 'true'; to take the brake off, a fraction of 1.
 -- A policy that is braked is judged anew by another fraction or number of rows.
->>>>>>> c6b1017 (Brake a policy that would take more of its table than it may)
 -- Only pausing is not checked: a policy whose step or table is gone must stop, too.
 
 create or replace function lapse.alter_policy(
@@ -28,14 +23,8 @@ create or replace function lapse.alter_policy(
     p_key_columns  text[]   default null,
     p_due_column   text     default null,
     p_predicate    text     default null,
-<<<<<<< HEAD
-    p_older_than   interval default null,
-    p_due_zone     text     default null,
-    p_action       text     default null
-=======
     p_max_fraction numeric  default null,
     p_brake_rows   bigint   default null
->>>>>>> c6b1017 (Brake a policy that would take more of its table than it may)
 )
     returns void
     language plpgsql
@@ -57,14 +46,6 @@ begin
             hint    = 'See lapse.policy_status for the names.';
     end if;
 
-    if v_old.action is not null and p_action is null
-       and num_nonnulls(p_step, p_target, p_key_columns, p_due_column, p_predicate, p_older_than, p_due_zone) > 0 then
-        raise exception using
-            errcode = 'LP001',
-            message = format('the step of policy %s is generated and would not follow', p_name),
-            hint    = 'Which rows it takes is changed by lapse.create_expiry(..., p_replace => true).';
-    end if;
-
     v_new := v_old;
     v_new.step         := coalesce(p_step, v_old.step);
     v_new.every        := coalesce(p_every, v_old.every);
@@ -79,14 +60,8 @@ begin
     v_new.key_columns  := coalesce(p_key_columns, v_old.key_columns);
     v_new.due_column   := coalesce(p_due_column, v_old.due_column);
     v_new.predicate    := coalesce(p_predicate, v_old.predicate);
-<<<<<<< HEAD
-    v_new.older_than   := coalesce(p_older_than, v_old.older_than);
-    v_new.due_zone     := coalesce(p_due_zone, v_old.due_zone);
-    v_new.action       := coalesce(p_action, v_old.action);
-=======
     v_new.max_fraction := coalesce(p_max_fraction, v_old.max_fraction);
     v_new.brake_rows   := coalesce(p_brake_rows, v_old.brake_rows, case when v_new.max_fraction is not null then 10000 end);
->>>>>>> c6b1017 (Brake a policy that would take more of its table than it may)
     v_new.updated_at   := v_now;
     if p_at_time is null and isfinite(p_every) and p_every < interval '1 day' then
         v_new.at_time := null;
@@ -112,14 +87,8 @@ begin
            key_columns  = v_new.key_columns,
            due_column   = v_new.due_column,
            predicate    = v_new.predicate,
-<<<<<<< HEAD
-           older_than   = v_new.older_than,
-           due_zone     = v_new.due_zone,
-           action       = v_new.action,
-=======
            max_fraction = v_new.max_fraction,
            brake_rows   = v_new.brake_rows,
->>>>>>> c6b1017 (Brake a policy that would take more of its table than it may)
            updated_at   = v_new.updated_at
      where p.name = p_name;
 
@@ -132,6 +101,11 @@ begin
            set slot_at     = v_slot,
                next_run_at = v_slot
          where s.policy = p_name;
+    end if;
+
+    if (v_new.target_table, v_new.key_columns) is distinct from (v_old.target_table, v_old.key_columns) then
+        delete from lapse.blocked_row as b where b.policy = p_name and b.hold_key is not null;
+        perform lapse.copy_holds(p_name);
     end if;
 
     if (v_new.max_fraction, v_new.brake_rows) is distinct from (v_old.max_fraction, v_old.brake_rows) then
@@ -148,9 +122,5 @@ $$;
 
 comment on function lapse.alter_policy(
     text, text, interval, text, time, text, integer, interval, interval, boolean, text, text[], text, text,
-<<<<<<< HEAD
-    interval, text, text) is
-=======
     numeric, bigint) is
->>>>>>> c6b1017 (Brake a policy that would take more of its table than it may)
     'Change a policy; NULL keeps a value. A run under way follows with its next batch.';

@@ -22,14 +22,8 @@ create or replace function lapse.create_policy(
     p_key_columns  text[]   default null,
     p_due_column   text     default null,
     p_predicate    text     default null,
-<<<<<<< HEAD
-    p_older_than   interval default null,
-    p_due_zone     text     default null,
-    p_action       text     default null
-=======
     p_max_fraction numeric  default null,
     p_brake_rows   bigint   default null
->>>>>>> c6b1017 (Brake a policy that would take more of its table than it may)
 )
     returns void
     language plpgsql
@@ -55,14 +49,8 @@ begin
     v_policy.key_columns  := p_key_columns;
     v_policy.due_column   := p_due_column;
     v_policy.predicate    := p_predicate;
-<<<<<<< HEAD
-    v_policy.older_than   := p_older_than;
-    v_policy.due_zone     := p_due_zone;
-    v_policy.action       := p_action;
-=======
     v_policy.max_fraction := p_max_fraction;
     v_policy.brake_rows   := coalesce(p_brake_rows, case when p_max_fraction is not null then 10000 end);
->>>>>>> c6b1017 (Brake a policy that would take more of its table than it may)
     v_policy.created_at   := v_now;
     v_policy.updated_at   := v_now;
     perform lapse.check_policy(v_policy);
@@ -80,14 +68,11 @@ begin
     end if;
     insert into lapse.policy_state (policy, slot_at, next_run_at, batch_limit)
     values (p_name, v_slot, v_slot, p_batch_size);
+    perform lapse.copy_holds(p_name);
 end;
 $$;
 
 comment on function lapse.create_policy(
     text, text, interval, text, time, text, integer, interval, interval, boolean, text, text[], text, text,
-<<<<<<< HEAD
-    interval, text, text) is
-=======
     numeric, bigint) is
->>>>>>> c6b1017 (Brake a policy that would take more of its table than it may)
     'Make a policy: which step function to run, how often, and how hard.';

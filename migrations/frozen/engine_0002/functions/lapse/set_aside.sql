@@ -29,7 +29,8 @@ begin
            attempts   = b.attempts + 1,
            run_id     = p_state.run_id,
            touched_at = v_now,
-           retry_at   = greatest(v_now, p_state.run_as_of)
+           retry_at   = case when b.hold_key is not null then 'infinity'
+                             else greatest(v_now, p_state.run_as_of) end
                         + least(interval '24 hours', interval '1 hour' * power(2, least(b.attempts, 10)))
      where b.policy = p_state.policy and b.key = p_key;
     if found then
@@ -37,7 +38,7 @@ begin
     end if;
 
     if (select count(*)
-          from (select from lapse.blocked_row as b where b.policy = p_state.policy limit 1000) as l) = 1000 then
+          from (select from lapse.blocked_row as b where b.policy = p_state.policy and b.hold_key is null limit 1000) as l) = 1000 then
         return null;
     end if;
     insert into lapse.blocked_row (policy, key, due, sqlstate, error, run_id, since, touched_at, retry_at)

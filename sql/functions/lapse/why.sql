@@ -1,0 +1,194 @@
+-- lapse.why: why is this row still there, or why did it go?
+--
+-- In: a table and a row's key, as for lapse.hold. Out: a line for each policy on the table, the state in a word or two and
+-- the whole answer; then what is known of the row's files. Where several things keep a row the first of
+-- these is the state, and the answer names them all: held, another state, not due, set aside, locked, not adopted, braked,
+-- paused, failing; due, when nothing does. Reads only, waits for nobody, and looks at no more than the latest
+-- 100,000 entries of the file queue and of its log. Raises LP016 for a table without a key. Runs with its caller's
+-- rights: the engine's owner.
+
+create or replace function lapse.why(p_target regclass, p_key text)
+    returns table (policy text, state text, says text)
+    language plpgsql
+    volatile
+    set search_path = pg_catalog, pg_temp
+    set row_security = off
+    set lock_timeout = '100 ms'
+    set timezone = 'UTC'
+    set datestyle = 'ISO'
+    set intervalstyle = 'postgres'
+    set bytea_output = 'hex'
+    set extra_float_digits = 1
+as $$
+#variable_conflict use_column
+declare
+    v_table  regclass := coalesce(pg_partition_root(p_target), p_target);
+    v_now    timestamptz := clock_timestamp();
+    v_halted text := lapse.halt_reason();
+    v_silent interval := v_now - (select max(t.last_tick_at) from lapse.tick_source as t);
+    v_key    text;
+    v_found  record;
+    v_policy lapse.policy;
+    v_state  lapse.policy_state;
+    v_row    record;
+    v_block  lapse.blocked_row;
+    v_hold   lapse.hold;
+    v_words  text[];
+    v_says   text[];
+begin
+    if num_nulls(p_target, p_key) > 0 then
+        raise exception 'which row?'
+            using errcode = 'LP001', hint = 'Give its table and key: select * from lapse.why(''market.tasks'', ''17'');';
+    end if;
+
+    begin
+        select f.* into v_found from lapse.find_row(v_table, p_key, false) as f;
+    exception
+        when insufficient_privilege then
+            state := 'hidden';
+            says := format('hidden from role %s, which owns the engine: %s', current_user, sqlerrm);
+            return next;
+            return;
+        when lock_not_available then
+            state := 'locked';
+            says := format('table %s is locked as a whole%s', v_table,
+                           (select format(', by pid %s', string_agg(distinct l.pid::text, ', '))
+                              from pg_locks as l
+                             where l.relation = v_table and l.granted and l.mode = 'AccessExclusiveLock'));
+            return next;
+            return;
+    end;
+
+    v_key := coalesce(v_found.key, p_key);
+    select h.* into v_hold from lapse.hold as h where to_regclass(h.target_table) = v_table and h.key = v_key;
+
+    if v_found.key is null then
+        state := 'no such row';
+        says := format('table %s has no row %s', v_table, p_key);
+        if v_hold.key is not null then
+            says := format('%s; it is still held, since %s by %s: %s', says, date_trunc('second', v_hold.held_at),
+                           v_hold.held_by, v_hold.reason);
+        end if;
+        return next;
+    elsif not exists (select from lapse.policies_on(v_table)) then
+        state := 'no policy';
+        says := format('no policy works on table %s', v_table);
+        return next;
+    end if;
+
+    for v_policy in
+        select p.* from lapse.policy as p where p.name in (select lapse.policies_on(v_table)) order by p.name
+    loop
+        exit when v_found.key is null;
+        policy := v_policy.name;
+        v_words := '{}';
+        v_says := '{}';
+        select s.* into v_state from lapse.policy_state as s where s.policy = v_policy.name;
+
+        begin
+            execute format('select t.%I as due, (%s' || chr(10) || ') is true as meant, t.xmax, t.tableoid, %s as key, '
+                           'to_jsonb(t) as columns from %s as t where %s',
+                           v_policy.due_column, coalesce(v_policy.predicate, 'true'),
+                           lapse.key_expression(v_policy.key_columns, 't'), v_table,
+                           lapse.key_condition(v_table, v_found.key_columns, 't'))
+               into v_row
+              using lapse.key_values(v_found.key, cardinality(v_found.key_columns));
+        exception
+            when others then
+                state := 'unknown';
+                says := format('can''t be told: %s', sqlerrm);
+                return next;
+                continue;
+        end;
+        continue when v_row.key is null;  -- gone meanwhile
+
+        select b.* into v_block from lapse.blocked_row as b where b.policy = v_policy.name and b.key = v_row.key;
+
+        if v_block.hold_key is not null then
+            v_words := v_words || 'held'::text;
+            v_says := v_says || format('held since %s by %s: %s', date_trunc('second', v_hold.held_at), v_hold.held_by,
+                                       v_hold.reason);
+        end if;
+
+        if not v_row.meant then
+            v_words := v_words || 'another state'::text;
+            v_says := v_says || format('the policy takes rows where %s, and here %s', v_policy.predicate,
+                                       (select string_agg(format('%s is %s', a.attname, coalesce(v_row.columns ->> a.attname::text, 'NULL')),
+                                                          ' and ' order by a.attnum)
+                                          from pg_attribute as a
+                                         where a.attrelid = v_table and a.attnum > 0 and not a.attisdropped
+                                           and position(a.attname::text in v_policy.predicate) > 0));
+        end if;
+
+        if v_row.due is null then
+            v_words := v_words || 'not due'::text;
+            v_says := v_says || format('never due: %s is NULL', v_policy.due_column);
+        elsif v_row.due > v_now then
+            v_words := v_words || 'not due'::text;
+            v_says := v_says || format('not due until %s', v_row.due);
+        else
+            v_says := v_says || format('due since %s', v_row.due);
+        end if;
+
+        if v_block.policy is not null and v_block.hold_key is null and v_block.retry_at > v_now then
+            v_words := v_words || 'set aside'::text;
+            v_says := v_says || format('set aside until %s after %s tries: %s', date_trunc('second', v_block.retry_at),
+                                       v_block.attempts, v_block.error);
+        end if;
+
+        if exists (select from lapse.lockers(v_row.tableoid, v_row.xmax)) then
+            v_words := v_words || 'locked'::text;
+            v_says := v_says || (select string_agg(l.says, '; ') from lapse.lockers(v_row.tableoid, v_row.xmax) as l);
+        end if;
+
+        if v_halted is not null then
+            v_words := v_words || 'not adopted'::text;
+            v_says := v_says || (v_halted || ': select lapse.adopt_database();');
+        end if;
+
+        if v_state.braked_at is not null then
+            v_words := v_words || 'braked'::text;
+            v_says := v_says || format('the policy is braked since %s, with %s of %s rows due: select lapse.release_brake(%L)',
+                                       date_trunc('second', v_state.braked_at), v_state.braked_rows, v_state.braked_of,
+                                       v_policy.name);
+        end if;
+
+        if not v_policy.enabled then
+            v_words := v_words || 'paused'::text;
+            v_says := v_says || format('the policy is paused: select lapse.resume(%L)', v_policy.name);
+        end if;
+
+        if v_state.consecutive_failures > 0 then
+            v_words := v_words || 'failing'::text;
+            v_says := v_says || format('the policy failed %s times in a row, the last time with: %s',
+                                       v_state.consecutive_failures, v_state.last_error);
+        end if;
+
+        if v_words <@ array['locked', 'failing'] then
+            v_says := v_says || case
+                when v_state.run_id is not null        then format('a run is under way since %s',
+                                                                   date_trunc('second', v_state.run_started_at))
+                when v_state.next_run_at > v_now       then format('will be taken by the run at %s',
+                                                                   date_trunc('second', v_state.next_run_at))
+                when v_silent < interval '2 minutes'   then 'will be taken by the next tick'
+                else format('would be taken by the next tick, but nobody ticks%s',
+                            format(': the last one was at %s', date_trunc('second', v_now - v_silent)))
+            end;
+        end if;
+
+        state := coalesce(v_words[1], 'due');
+        says := array_to_string(v_says, '; ');
+        return next;
+    end loop;
+
+    policy := null;
+    for state, says in
+        select f.state, f.says from lapse.files_of_row(v_table, v_key) as f
+    loop
+        return next;
+    end loop;
+end;
+$$;
+
+comment on function lapse.why(regclass, text) is
+    'Why a row is still there, policy by policy: not due, held, locked, set aside, paused and so on; and what became of its files.';
