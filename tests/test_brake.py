@@ -58,7 +58,8 @@ def statistics(conn: psycopg.Connection, estimate: float, pages: int) -> None:
     """As if the last ANALYZE had found so many rows in so many pages, and nothing had been counted since."""
     conn.execute("select pg_stat_force_next_flush(); select pg_stat_reset()")
     conn.execute(
-        "update pg_class set reltuples = %s, relpages = %s where oid = 'shed.things'::regclass", [estimate, pages]
+        "update pg_class set reltuples = %s, relpages = %s where oid = 'shed.things'::regclass",
+        [estimate, pages],
     )
 
 
@@ -293,7 +294,8 @@ def test_few_due_rows_cost_no_look_at_the_table(conn):
     conn.execute("select pg_stat_force_next_flush()")
     assert due(conn) == 0
     assert (
-        shed.one(conn, "select coalesce(seq_scan, 0) from pg_stat_user_tables where relname = 'things'") - before
+        shed.one(conn, "select coalesce(seq_scan, 0) from pg_stat_user_tables where relname = 'things'")
+        - before
         <= 2  # the step's, whose plan for so small a table is a scan; the brake adds none
     )
 
@@ -313,7 +315,7 @@ def test_a_count_that_fails_keeps_the_brake(conn):
 
 
 def test_a_release_waits_for_the_run_that_is_being_judged(conn, dsn):
-    """The run counts, and somebody who saw it coming releases at the same moment: that is after it, or not at all."""
+    """Somebody who saw it coming releases at the same moment: that is after it, or not at all."""
     policy(conn)
     stands(conn, 30)
     run = shed.one(conn, "select lapse.begin_run('sweep', null, false)")

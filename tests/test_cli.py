@@ -97,7 +97,7 @@ def test_status_for_programs_is_one_json_object(conn, dsn):
     done = pglapse(dsn, "status", "--json")
 
     found = json.loads(done.stdout)
-    assert set(found) == {"database", "at", "policies", "queue", "storages", "workers"}
+    assert set(found) == {"database", "at", "guard", "policies", "queue", "storages", "workers"}
     assert found["database"] == conn.info.dbname
     assert found["queue"]["due"] == 1
     assert 60 <= found["queue"]["oldest_due_age"] < 120
@@ -358,7 +358,8 @@ def test_no_number_is_cut_on_a_terminal_of_80_columns():
         "policy": "a_policy_with_a_long_name_indeed", "enabled": True, "schedule": "daily at 03:00 UTC",
         "running_for": None, "next_run_in": 65_000.0, "last_status": "ok", "last_run_ago": 20_000.0,
         "consecutive_failures": 0, "rows_last_run": 999_999, "rows_last_day": 9_999_999,
-        "backlog": "37", "oldest_due_age": 90_061.0, "blocked_rows": 1_000, "last_error": None, "braked_at": None,
+        "backlog": "37", "oldest_due_age": 90_061.0, "blocked_rows": 1_000, "last_error": None,
+        "braked_at": None,
     }  # fmt: skip
     screen = Console(width=80, file=io.StringIO())
     screen.print(rendered(Status("x", "now", {"adopted": True, "holds": 1}, [policy], queue, [], [])))

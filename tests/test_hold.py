@@ -23,11 +23,16 @@ def dsn(server: str, template: str) -> Iterator[str]:
 @pytest.fixture
 def conn(conn: psycopg.Connection) -> psycopg.Connection:
     shed.build(conn)
-    conn.execute("truncate lapse.hold, lapse.file_cleanup_queue, lapse.file_cleanup_log, market.tasks, market.temp_uploads cascade")
+    conn.execute(
+        "truncate lapse.hold, lapse.file_cleanup_queue, lapse.file_cleanup_log, market.tasks,"
+        " market.temp_uploads cascade"
+    )
     return conn
 
 
-def hold(conn: psycopg.Connection, key: object, target: str = "shed.things", reason: str = "case 4711") -> str:
+def hold(
+    conn: psycopg.Connection, key: object, target: str = "shed.things", reason: str = "case 4711"
+) -> str:
     return shed.one(conn, "select lapse.hold(%s::regclass, %s, %s)", target, str(key), reason)
 
 
@@ -84,7 +89,8 @@ def test_a_row_that_was_set_aside_is_held_and_not_tried_again(conn):
     shed.policy(conn)
     (held,) = shed.add(conn, 1)
     conn.execute(
-        "insert into lapse.blocked_row (policy, key, error, run_id, retry_at) values ('sweep', %s, 'x', 1, now())",
+        "insert into lapse.blocked_row (policy, key, error, run_id, retry_at)"
+        " values ('sweep', %s, 'x', 1, now())",
         [str(held)],
     )
 
@@ -172,7 +178,9 @@ def test_a_hold_waits_for_whoever_is_deleting_the_row(conn, dsn):
 
     with psycopg.connect(dsn) as application, psycopg.connect(dsn, autocommit=True) as holder:
         application.execute("delete from shed.things")
-        holding = threading.Thread(target=lambda: errors.append(shed.fails(holder, HOLD, str(row))), daemon=True)
+        holding = threading.Thread(
+            target=lambda: errors.append(shed.fails(holder, HOLD, str(row))), daemon=True
+        )
         holding.start()
         waits_for_a_lock(conn, holder.info.backend_pid)
         application.commit()
@@ -194,8 +202,9 @@ def test_a_policy_made_while_a_row_is_being_held_knows_the_hold(conn, dsn):
         )
         until(
             lambda: conn.execute(
-                "select 1 from pg_stat_activity where wait_event_type = 'Lock' and query like '%create_policy%'"
-                " and datname = current_database() and pid <> pg_backend_pid()"
+                "select 1 from pg_stat_activity where wait_event_type = 'Lock'"
+                " and query like '%create_policy%' and datname = current_database()"
+                " and pid <> pg_backend_pid()"
             ).fetchone()
         )
         holder.commit()
@@ -238,7 +247,8 @@ insert into shed."Odd Names" ({key}) values ({values});
         ("id numeric(10,2)", "id", "1.5", "1.50", "1.50"),
         ("id char(4)", "id", "'ab'", "ab", "ab"),
         ("id bytea", "id", "'\\x00ff'", "\\x00FF", "\\x00ff"),
-        ("at timestamptz", "at", "'2026-01-02 03:04:05+00'", "2026-01-02 05:04:05+02", "2026-01-02 03:04:05+00"),
+        ("at timestamptz", "at", "'2026-01-02 03:04:05+00'", "2026-01-02 05:04:05+02",
+         "2026-01-02 03:04:05+00"),
         ("\"The Id\" int", "\"The Id\"", "7", "7", "7"),
         ("a int, b text", "a, b", "7, 'x,y'", "{07,\"x,y\"}", "{7,\"x,y\"}"),
     ],
@@ -273,7 +283,9 @@ def test_a_key_that_no_row_has_is_refused(conn, key):
 
 
 def test_a_value_that_does_not_fit_its_column_is_no_other_rows(conn):
-    conn.execute("create table shed.prices (id numeric(5,1) primary key); insert into shed.prices values (1.3)")
+    conn.execute(
+        "create table shed.prices (id numeric(5,1) primary key); insert into shed.prices values (1.3)"
+    )
 
     assert shed.fails(conn, "select lapse.hold('shed.prices', '1.25', 'x')").sqlstate == "LP016"
 
@@ -368,7 +380,8 @@ def test_files_that_a_held_row_asked_to_delete_wait_until_it_is_released(conn):
 
     first = exchange(conn).paths
     waits = conn.execute(
-        "select path, last_error, attempts, not_before > now() + interval '9 min' from lapse.file_cleanup_queue"
+        "select path, last_error, attempts, not_before > now() + interval '9 min'"
+        "  from lapse.file_cleanup_queue"
         " where path = 'held'"
     ).fetchall()
     end_backoff(conn)
@@ -387,7 +400,9 @@ def test_the_files_of_a_held_task_stay_whatever_becomes_of_it(conn, target):
     user = user_of(conn)
     task = shed.one(conn, "insert into market.tasks (poster_id, title) values (%s, 't') returning id", user)
     file = shed.one(
-        conn, "insert into market.task_files (task_id, storage, path) values (%s, 'public', 'f') returning id", task
+        conn,
+        "insert into market.task_files (task_id, storage, path) values (%s, 'public', 'f') returning id",
+        task,
     )
     hold(conn, task if target == "market.tasks" else file, target)
 
@@ -404,7 +419,9 @@ def test_the_files_of_a_held_task_stay_whatever_becomes_of_it(conn, target):
 def test_the_file_of_a_held_upload_stays(conn):
     user = user_of(conn)
     upload = shed.one(
-        conn, "insert into market.temp_uploads (user_id, storage, path) values (%s, 'public', 'u') returning id", user
+        conn,
+        "insert into market.temp_uploads (user_id, storage, path) values (%s, 'public', 'u') returning id",
+        user,
     )
     hold(conn, upload, "market.temp_uploads")
     conn.execute("select lapse.enqueue_file('public', 'u')")

@@ -1,4 +1,4 @@
-"""A database that was restored, cloned, renamed or disowned: nothing runs and no file goes until it is adopted."""
+"""Where a database was restored, cloned, renamed or disowned nothing runs and no file goes."""
 
 import json
 import shutil
@@ -93,7 +93,9 @@ def test_a_clone_stands_still_until_it_is_adopted(server, original):
 
         lines = adopted(conn)
 
-        assert lines[0] == f"database {name_of(copy)} is adopted; before: database {name_of(copy)} is not " + (
+        assert lines[
+            0
+        ] == f"database {name_of(copy)} is adopted; before: database {name_of(copy)} is not " + (
             f"adopted: its pglapse belongs to database {name_of(original)}"
         )
         assert "rows due now, to be taken by the next tick: sweep 5" in lines
@@ -133,7 +135,7 @@ def test_a_restored_dump_stands_still_until_it_is_adopted(server, original, tmp_
 
 
 def test_the_same_name_on_another_server_stands_still(original):
-    """What a dump looks like that was restored under its own name into another cluster, or after pg_upgrade."""
+    """Restored under its own name into another cluster, or made by pg_upgrade."""
     with opened(original) as conn:
         conn.execute("update lapse.identity set system_identifier = 7")
 
@@ -209,16 +211,23 @@ def test_only_the_owner_of_the_engine_adopts_and_disowns(original):
 def test_what_applications_call_goes_on_working_in_a_copy(server, original):
     with cloned(server, original) as copy, opened(copy) as conn:
         user = shed.one(
-            conn, "insert into market.users (display_name, email) values ('ann', 'a@example.org') returning id"
+            conn,
+            "insert into market.users (display_name, email) values ('ann', 'a@example.org') returning id",
         )
-        task = shed.one(conn, "insert into market.tasks (poster_id, title) values (%s, 't') returning id", user)
+        task = shed.one(
+            conn, "insert into market.tasks (poster_id, title) values (%s, 't') returning id", user
+        )
         conn.execute(
             "insert into market.task_files (task_id, storage, path) values (%s, 'public', 'task/1')", [task]
         )
         conn.execute("select market.cancel_task(%s)", [task])
 
         assert shed.one(conn, "select status from market.tasks where id = %s", task) == "cancelled"
-        assert shed.column(conn, "select path from lapse.file_cleanup_queue order by path") == ["a", "b", "task/1"]
+        assert shed.column(conn, "select path from lapse.file_cleanup_queue order by path") == [
+            "a",
+            "b",
+            "task/1",
+        ]
 
 
 def test_results_of_files_that_are_deleted_already_are_taken_all_the_same(original):

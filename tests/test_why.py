@@ -6,7 +6,8 @@ from collections.abc import Iterator
 import psycopg
 import pytest
 
-from tests.support import databases, shed
+from tests.support import databases, pages, shed
+from tests.support.install import ROOT
 from tests.support.running import pglapse
 
 
@@ -59,7 +60,9 @@ def test_a_due_row_says_since_when_and_who_takes_it_when(conn):
     assert at_once[1].startswith("due since ")
     assert at_once[1].endswith("; will be taken by the next tick")
     assert later[1].endswith("; will be taken by the run at 2099-01-01 00:00:00+00")
-    assert never[1].endswith("; would be taken by the next tick, but nobody ticks: the last one was at 2020-01-01 00:00:00+00")
+    assert never[1].endswith(
+        "; would be taken by the next tick, but nobody ticks: the last one was at 2020-01-01 00:00:00+00"
+    )
     assert "; a run is under way since " in now[1]
 
 
@@ -71,7 +74,10 @@ def test_a_row_in_another_state_says_which_and_which_it_should_be(conn):
     state, says = only(conn, row)
 
     assert state == "another state"
-    assert "takes rows where status = 'active' and kind = 'thing', and here kind is thing and status is done" in says
+    assert (
+        "takes rows where status = 'active' and kind = 'thing', and here kind is thing and status is done"
+        in says
+    )
 
 
 def test_a_held_row_says_by_whom_and_why(conn):
@@ -136,8 +142,8 @@ def test_what_keeps_the_whole_policy_is_said_too(conn):
     conn.execute("select lapse.pause('sweep')")
     paused = only(conn, row)
     conn.execute(
-        "update lapse.policy_state set consecutive_failures = 3, last_error = 'P0001: broken', braked_at = now(),"
-        " braked_rows = 30, braked_of = 40"
+        "update lapse.policy_state set consecutive_failures = 3, last_error = 'P0001: broken',"
+        " braked_at = now(), braked_rows = 30, braked_of = 40"
     )
     state, says = only(conn, row)
 
@@ -220,7 +226,10 @@ def test_each_policy_on_the_table_has_its_line(conn):
     shed.policy(conn, "other", kind="other")
     (row,) = shed.add(conn, 1)
 
-    assert [(policy, state) for policy, state, _ in why(conn, row)] == [("other", "another state"), ("sweep", "due")]
+    assert [(policy, state) for policy, state, _ in why(conn, row)] == [
+        ("other", "another state"),
+        ("sweep", "due"),
+    ]
 
 
 def test_a_table_without_a_policy_or_a_key_says_so(conn):
@@ -252,6 +261,18 @@ def test_it_writes_nothing(conn):
     with conn.transaction():
         conn.execute("set transaction read only")
         assert only(conn, row)[0] == "due"
+
+
+def test_the_page_on_guards_does_what_it_says(server, template):
+    with databases.database(server, template) as own:
+        with psycopg.connect(own) as made:
+            made.execute(
+                "insert into market.users (display_name, email) values ('ann', 'a@example.org');"
+                "insert into market.tasks (id, poster_id, title) overriding system value"
+                " select 17, id, 't' from market.users"
+            )
+
+        assert pages.run(ROOT / "docs" / "guards.md", own) >= 6
 
 
 def test_from_the_command_line(conn, dsn):

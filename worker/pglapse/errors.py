@@ -84,7 +84,7 @@ class AnotherDatabases(PglapseError):
 
 
 class NotAdopted(PglapseError):
-    """LP014: this database is a copy of the one that pglapse works for, or was renamed; nothing runs in it."""
+    """LP014: nothing runs in this database, a copy of the one that pglapse works for, or a renamed one."""
 
 
 class Braked(PglapseError):

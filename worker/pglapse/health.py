@@ -33,7 +33,9 @@ def check(host: str, patience: float) -> tuple[bool, str]:
         return False, f"no worker of {host} is on the list"
     line = f"a worker of {host} was seen {text.span(max(age, 0.0))} ago"
     # A worker that waits for an operator is well: another start would not help it.
-    return age <= patience, line if row[1] is None else f"{line}; {text.printable(row[1])}: nothing is deleted"
+    return age <= patience, line if row[
+        1
+    ] is None else f"{line}; {text.printable(row[1])}: nothing is deleted"
 
 
 def main() -> int:

@@ -21,8 +21,8 @@ def why(
 ) -> None:
     """Say why a row is still there, policy by policy, and what became of its files.
 
-    Not due yet, held, locked by somebody, set aside with an error, its policy paused, and so on. Changes nothing and
-    waits for nobody. To be run by the engine's owner.
+    Not due yet, held, locked by somebody, set aside with an error, its policy paused, and so on. Changes
+    nothing and waits for nobody. To be run by the engine's owner.
 
     \b
     Examples:
@@ -39,7 +39,9 @@ def why(
                 f"there is no table {printable(table)}", hint="name it schema.table"
             ) from error
     if as_json:
-        typer.echo(document([{"policy": policy, "state": state, "says": says} for policy, state, says in rows]))
+        typer.echo(
+            document([{"policy": policy, "state": state, "says": says} for policy, state, says in rows])
+        )
         return
     for policy, state, says in rows:
         line = Text(f"{policy}: " if policy else "", style="bold")

@@ -201,7 +201,7 @@ def _queue(
 
 
 def _halted(conn: Connection) -> str | None:
-    """Why nothing is deleted in this database, a copy that does not know its original's files of since then."""
+    """Why nothing is deleted in this database: a copy knows nothing of its original's newer files."""
     [(reason,)] = conn.execute("select lapse.halt_reason()")
     return None if reason is None else str(reason)
 
