@@ -4,7 +4,8 @@
 -- LP002 for an unknown policy, otherwise what lapse.check_policy raises. A run
 -- under way uses the new values from its next batch on. A new cadence starts a
 -- new time grid, as creation does; a cadence of less than a day given without a
--- time of day drops the one there was. To take a predicate away, give 'true'; to take the brake off, a fraction of 1.
+-- time of day drops the one there was. To take a predicate away, give 'true'; to take the brake off, a fraction
+-- of 1. Which rows a declared policy takes stands in its step, too, so only lapse.create_expiry changes that (LP001).
 -- A policy that is braked is judged anew by another fraction or number of rows.
 -- Only pausing is not checked: a policy whose step or table is gone must stop, too.
 
@@ -23,6 +24,9 @@ create or replace function lapse.alter_policy(
     p_key_columns  text[]   default null,
     p_due_column   text     default null,
     p_predicate    text     default null,
+    p_older_than   interval default null,
+    p_due_zone     text     default null,
+    p_action       text     default null,
     p_max_fraction numeric  default null,
     p_brake_rows   bigint   default null
 )
@@ -46,6 +50,14 @@ begin
             hint    = 'See lapse.policy_status for the names.';
     end if;
 
+    if v_old.action is not null and p_action is null
+       and num_nonnulls(p_step, p_target, p_key_columns, p_due_column, p_predicate, p_older_than, p_due_zone) > 0 then
+        raise exception using
+            errcode = 'LP001',
+            message = format('the step of policy %s is generated and would not follow', p_name),
+            hint    = 'Which rows it takes is changed by lapse.create_expiry(..., p_replace => true).';
+    end if;
+
     v_new := v_old;
     v_new.step         := coalesce(p_step, v_old.step);
     v_new.every        := coalesce(p_every, v_old.every);
@@ -60,6 +72,9 @@ begin
     v_new.key_columns  := coalesce(p_key_columns, v_old.key_columns);
     v_new.due_column   := coalesce(p_due_column, v_old.due_column);
     v_new.predicate    := coalesce(p_predicate, v_old.predicate);
+    v_new.older_than   := coalesce(p_older_than, v_old.older_than);
+    v_new.due_zone     := coalesce(p_due_zone, v_old.due_zone);
+    v_new.action       := coalesce(p_action, v_old.action);
     v_new.max_fraction := coalesce(p_max_fraction, v_old.max_fraction);
     v_new.brake_rows   := coalesce(p_brake_rows, v_old.brake_rows, case when v_new.max_fraction is not null then 10000 end);
     v_new.updated_at   := v_now;
@@ -87,6 +102,9 @@ begin
            key_columns  = v_new.key_columns,
            due_column   = v_new.due_column,
            predicate    = v_new.predicate,
+           older_than   = v_new.older_than,
+           due_zone     = v_new.due_zone,
+           action       = v_new.action,
            max_fraction = v_new.max_fraction,
            brake_rows   = v_new.brake_rows,
            updated_at   = v_new.updated_at
@@ -122,5 +140,5 @@ $$;
 
 comment on function lapse.alter_policy(
     text, text, interval, text, time, text, integer, interval, interval, boolean, text, text[], text, text,
-    numeric, bigint) is
+    interval, text, text, numeric, bigint) is
     'Change a policy; NULL keeps a value. A run under way follows with its next batch.';

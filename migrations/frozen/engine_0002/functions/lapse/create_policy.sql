@@ -22,6 +22,9 @@ create or replace function lapse.create_policy(
     p_key_columns  text[]   default null,
     p_due_column   text     default null,
     p_predicate    text     default null,
+    p_older_than   interval default null,
+    p_due_zone     text     default null,
+    p_action       text     default null,
     p_max_fraction numeric  default null,
     p_brake_rows   bigint   default null
 )
@@ -49,6 +52,9 @@ begin
     v_policy.key_columns  := p_key_columns;
     v_policy.due_column   := p_due_column;
     v_policy.predicate    := p_predicate;
+    v_policy.older_than   := p_older_than;
+    v_policy.due_zone     := p_due_zone;
+    v_policy.action       := p_action;
     v_policy.max_fraction := p_max_fraction;
     v_policy.brake_rows   := coalesce(p_brake_rows, case when p_max_fraction is not null then 10000 end);
     v_policy.created_at   := v_now;
@@ -74,5 +80,5 @@ $$;
 
 comment on function lapse.create_policy(
     text, text, interval, text, time, text, integer, interval, interval, boolean, text, text[], text, text,
-    numeric, bigint) is
+    interval, text, text, numeric, bigint) is
     'Make a policy: which step function to run, how often, and how hard.';
