@@ -2,7 +2,8 @@
 --
 -- In: as of lapse.exchange_files; and files that are gone without anything else to be said of them,
 -- side by side: numbers, tokens, bytes. Out: as of lapse.claim_files, and with kind unsettled or stale, id and
--- token of a result. Errors as of lapse.exchange_files.
+-- token of a result, with kind halted the reason. Errors as of lapse.exchange_files. Results are taken in a
+-- database that is not adopted, too: those files are gone.
 --
 -- What is gone is first taken for what it nearly always is (lapse.finish_gone): rows as the claim left them. Where one of
 -- them is not, each is looked at by itself, like all other results.
@@ -66,6 +67,22 @@ begin
         select s.kind, s.token, null::text, null::bigint[], null::text[], null::integer[], null::timestamptz[],
                null::jsonb[], null::boolean, s.id, null::timestamptz, null::double precision, s.note
           from lapse.settle_files(p_worker, p_results) as s;
+    end if;
+
+    if p_storages is distinct from '{}' and (p_limits is null or 0 < any (p_limits)) then
+        note := lapse.halt_reason();
+
+        if note is not null then
+            kind := 'halted';
+            return next;
+
+            return query
+            select 'wait', null::bigint, s.name, null::bigint[], null::text[], null::integer[], null::timestamptz[],
+                   null::jsonb[], null::boolean, null::bigint, null::timestamptz, 10::double precision, null::text
+              from unnest(coalesce(p_storages, array[null])) with ordinality as s (name, position)
+             where p_limits[s.position] is distinct from 0;
+            return;
+        end if;
     end if;
 
     if p_storages is null then

@@ -47,71 +47,14 @@ create or replace function lapse.exchange_files(
     set lock_timeout = '250ms'
 as $$
 #variable_conflict use_column
-declare
-    v_each integer;
 begin
-    if p_worker is null or p_worker = '' then
-        raise exception 'a worker needs a name'
-            using errcode = 'LP001', hint = 'Give the name that lapse.worker_hello was given.';
-    end if;
-
-    if p_results is null or jsonb_typeof(p_results) <> 'array' then
-        raise exception 'the results are malformed: not a JSON array'
-            using errcode = 'LP001', hint = 'Give [] when there are none.';
-    end if;
-
-    if p_lease is null or p_lease <= interval '0' or p_lease > interval '1 day' then
-        raise exception 'can''t lease files for %', coalesce(p_lease::text, 'NULL')
-            using errcode = 'LP001', hint = 'Give a lease of more than nothing and at most one day.';
-    end if;
-
-    -- A snapshot older than the rows' locks would miss references committed just before the claim.
-    if current_setting('transaction_isolation') not in ('read committed', 'read uncommitted') then
-        raise exception 'files are exchanged at isolation level read committed only'
-            using errcode = 'LP012', hint = 'begin isolation level read committed';
-    end if;
-
-    perform lapse.check_claim(p_storages, p_limits, p_after_dues, p_after_ids);
-
     return query
-    select s.kind, s.id, s.token, s.storage, s.path, null::integer, null::timestamptz, null::jsonb, null::boolean,
-           null::double precision, s.note
-      from lapse.settle_files(p_worker, p_results) as s;
-
-    if p_storages is distinct from '{}' and (p_limits is null or 0 < any (p_limits)) then
-        note := lapse.halt_reason();
-
-        if note is not null then
-            kind := 'halted';
-            return next;
-
-            return query
-            select 'wait', null::bigint, null::bigint, s.name, null, null::integer, null::timestamptz, null::jsonb,
-                   null::boolean, 10::double precision, null
-              from unnest(coalesce(p_storages, array[null])) with ordinality as s (name, position)
-             where p_limits[s.position] is distinct from 0;
-            return;
-        end if;
-    end if;
-
-    if p_storages is null then
-        p_storages := lapse.queued_storages();
-        v_each := coalesce(p_limits[1], 500);
-        p_limits := array_fill(v_each, array[cardinality(p_storages)]);
-
-        if p_storages = '{}' and v_each > 0 then
-            kind := 'wait';
-            return next;
-        end if;
-    end if;
-
-    if p_storages <> '{}' then
-        return query
-        select c.kind, c.id, c.token, c.storage, c.path, c.attempt, c.due, c.expected, c.alone, c.wait_seconds, null::text
-          from lapse.claim_files(p_worker, p_storages,
-                                 coalesce(p_limits, array_fill(500, array[cardinality(p_storages)])),
-                                 p_lease, p_after_dues, p_after_ids) as c;
-    end if;
+    select b.kind, coalesce(f.id, b.id), b.token, b.storage, f.path, f.attempt, coalesce(f.due, b.due), f.expected, b.alone,
+           b.wait_seconds, b.note
+      from lapse.exchange_batches(p_worker, p_results, p_storages, p_limits, p_lease, p_after_dues, p_after_ids,
+                                  '{}', '{}', '{}') as b
+      left join lateral unnest(b.ids, b.paths, b.attempts, b.dues, b.expecteds)
+                as f (id, path, attempt, due, expected) on true;
 end;
 $$;
 

@@ -12,7 +12,7 @@ as $$
 begin
     perform lapse.grant_routines(p_role, array[
         'api_version', 'worker_hello', 'worker_beat', 'worker_bye', 'exchange_files',
-        'renew_files', 'storage_marker', 'tick_wanted', 'tick_acquire', 'tick_release',
+        'exchange_files_packed', 'renew_files', 'storage_marker', 'tick_wanted', 'tick_acquire', 'tick_release',
         'unknown_files', 'listed_files', 'enqueue_orphans', 'sweep_begin', 'sweep_end', 'halt_reason']);
     perform lapse.grant_runner(p_role);
 end;

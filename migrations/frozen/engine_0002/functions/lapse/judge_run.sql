@@ -29,6 +29,7 @@ as $$
 declare
     v_table  text   := lapse.quoted_name(p_policy.target_table);
     v_count  text   := 'select count(*) from (' || lapse.due_query(p_policy) || ') as q';
+    c_most   constant bigint := 2147483647;
     v_few    bigint := p_policy.brake_rows + p_spare;
     v_sure   bigint := floor(p_policy.max_fraction * p_sure)::bigint + p_spare;
     v_rows   bigint;
@@ -37,27 +38,27 @@ declare
 begin
     brakes := false;
 
-    execute v_count into due using '-infinity'::timestamptz, p_as_of, v_few + 1;
+    execute v_count into due using '-infinity'::timestamptz, p_as_of, least(v_few + 1, c_most)::integer;
     if due <= v_few or p_braked then
         brakes := due > v_few;
         return;
     end if;
 
     if v_sure > v_few then
-        execute v_count into due using '-infinity'::timestamptz, p_as_of, v_sure + 1;
+        execute v_count into due using '-infinity'::timestamptz, p_as_of, least(v_sure + 1, c_most)::integer;
     end if;
 
     v_rows := case when due > v_sure then lapse.rows_estimated(v_table::regclass) end;
     if v_rows is not null then
         v_cap := greatest(floor(p_policy.max_fraction * v_rows)::bigint, p_policy.brake_rows) + p_spare;
-        execute v_count into due using '-infinity'::timestamptz, p_as_of, v_cap + 1;
+        execute v_count into due using '-infinity'::timestamptz, p_as_of, least(v_cap + 1, c_most)::integer;
         if due <= v_cap then
             return;
         end if;
     end if;
 
     if due > v_sure then
-        execute v_count into due using '-infinity'::timestamptz, p_as_of, null::bigint;
+        execute v_count into due using '-infinity'::timestamptz, p_as_of, c_most::integer;
     end if;
     v_needed := ceil((due - p_spare) / p_policy.max_fraction)::bigint;
     execute format('select count(*) from (select from %s limit $1) as t', v_table) into of_rows using v_needed;

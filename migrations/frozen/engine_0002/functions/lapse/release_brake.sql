@@ -44,7 +44,7 @@ begin
     select p.* into v_policy from lapse.policy as p where p.name = p_name;
     execute 'select count(*), min(q.due) filter (where isfinite(q.due)) from (' || lapse.due_query(v_policy) || ') as q'
        into released, oldest_due
-      using '-infinity'::timestamptz, clock_timestamp(), null::bigint;
+      using '-infinity'::timestamptz, clock_timestamp(), 2147483647;
 
     if released > p_most then
         raise exception using
