@@ -2,7 +2,8 @@
 --
 -- In: a policy. Out: nothing. Called when a row is held, when a policy is made, and when its target or key changes. Rows that
 -- had been set aside are held now. A row whose key this policy spells otherwise is looked up; one that is gone is left
--- out. The advisory lock keeps a row that is being held at this moment from being missed.
+-- out. The table of a declared policy may be somebody else's and is not looked into with the engine's rights: LP016, if
+-- its key is another than the hold's. The advisory lock keeps a row that is being held at this moment from being missed.
 
 create or replace function lapse.copy_holds(p_policy text)
     returns void
@@ -18,6 +19,14 @@ begin
 
     select p.* into v_policy from lapse.policy as p where p.name = p_policy;
     v_table := lapse.whole_table(v_policy.target_table);
+
+    if v_policy.action is not null and exists (
+           select from lapse.hold as h
+            where to_regclass(h.target_table) = v_table and h.key_columns <> v_policy.key_columns) then
+        raise exception 'policy % has the key (%), and rows of % are held by another', p_policy,
+                        array_to_string(v_policy.key_columns, ', '), v_table
+            using errcode = 'LP016', hint = 'See lapse.hold: choose that key, or have those rows released.';
+    end if;
 
     insert into lapse.blocked_row as b (policy, key, error, run_id, retry_at, hold_key)
     select p_policy, k.key, 'held: ' || k.reason, 0, 'infinity', k.hold_key

@@ -3,7 +3,8 @@
 -- In: a table and a row's key, as for lapse.hold. Out: a line for each policy on the table, the state in a word or two and
 -- the whole answer; then what is known of the row's files. Where several things keep a row the first of
 -- these is the state, and the answer names them all: held, another state, not due, set aside, locked, not adopted, braked,
--- paused, failing; due, when nothing does. Reads only, waits for nobody, and looks at no more than the latest
+-- paused, failing; due, when nothing does. The condition of a declared policy on somebody else's table is
+-- not looked at: it would run with the caller's rights. Reads only, waits for nobody, and looks at no more than the latest
 -- 100,000 entries of the file queue and of its log. Raises LP016 for a table without a key. Runs with its caller's
 -- rights: the engine's owner.
 
@@ -26,6 +27,7 @@ declare
     v_now    timestamptz := clock_timestamp();
     v_halted text := lapse.halt_reason();
     v_silent interval := v_now - (select max(t.last_tick_at) from lapse.tick_source as t);
+    v_ours   boolean;  -- the table is the engine's owner's, so its conditions may be run
     v_key    text;
     v_found  record;
     v_policy lapse.policy;
@@ -60,6 +62,8 @@ begin
     end;
 
     v_key := coalesce(v_found.key, p_key);
+    v_ours := exists (select from pg_class as c join pg_namespace as n on n.nspowner = c.relowner
+                       where c.oid = v_table and n.nspname = 'lapse');
     select h.* into v_hold from lapse.hold as h where to_regclass(h.target_table) = v_table and h.key = v_key;
 
     if v_found.key is null then
@@ -86,13 +90,22 @@ begin
         select s.* into v_state from lapse.policy_state as s where s.policy = v_policy.name;
 
         begin
-            execute format('select t.%I as due, (%s' || chr(10) || ') is true as meant, t.xmax, t.tableoid, %s as key, '
+            execute format('select %s as due, %s as meant, t.xmax, t.tableoid, %s as key, '
                            'to_jsonb(t) as columns from %s as t where %s',
-                           v_policy.due_column, coalesce(v_policy.predicate, 'true'),
+                           case when num_nonnulls(v_policy.older_than, v_policy.due_zone) = 0
+                                then format('t.%I', v_policy.due_column)
+                                when v_policy.due_zone is null
+                                then format('timezone(''UTC'', timezone(''UTC'', t.%I) + lapse.due_shift($2, %L, null))',
+                                            v_policy.due_column, v_policy.older_than)
+                                else format('timezone(''UTC'', t.%I + lapse.due_shift($2, %L, %L))',
+                                            v_policy.due_column, v_policy.older_than, v_policy.due_zone) end,
+                           case when v_policy.action is null or v_policy.predicate is null or v_ours
+                                then format('(%s' || chr(10) || ') is true', coalesce(v_policy.predicate, 'true'))
+                                else 'null::boolean' end,
                            lapse.key_expression(v_policy.key_columns, 't'), v_table,
                            lapse.key_condition(v_table, v_found.key_columns, 't'))
                into v_row
-              using lapse.key_values(v_found.key, cardinality(v_found.key_columns));
+              using lapse.key_values(v_found.key, cardinality(v_found.key_columns)), v_now;
         exception
             when others then
                 state := 'unknown';
@@ -110,7 +123,10 @@ begin
                                        v_hold.reason);
         end if;
 
-        if not v_row.meant then
+        if v_row.meant is null then
+            v_says := v_says || format('the policy takes rows where %s, which is not looked at in a table of somebody else''s',
+                                       v_policy.predicate);
+        elsif not v_row.meant then
             v_words := v_words || 'another state'::text;
             v_says := v_says || format('the policy takes rows where %s, and here %s', v_policy.predicate,
                                        (select string_agg(format('%s is %s', a.attname, coalesce(v_row.columns ->> a.attname::text, 'NULL')),
