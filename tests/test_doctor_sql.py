@@ -242,7 +242,7 @@ def test_spans_are_in_words(conn, span, words):
 def test_a_copy_of_the_database_is_a_failure(conn):
     conn.execute("update lapse.identity set database_name = 'production'")
     try:
-        command = trouble(conn, "identity", "to clean up production")
+        command = trouble(conn, "identity", "belongs to database production")
     finally:
         adopt(conn)
 
