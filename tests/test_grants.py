@@ -45,7 +45,7 @@ MAY_CALL = {
     | {"declared_attachment"}
     | {"drop_attachment_leftovers", "filled", "forget_attachments", "grace_term", "make_attachment"}
     | {"record_attachment", "release_attachment", "table_key"}
-    | {"enqueue_paths", "need_files", "cancel_files"},
+    | {"enqueue_paths", "need_files", "cancel_files", "nudge_workers"},
 }
 
 Login = Callable[..., psycopg.Connection]

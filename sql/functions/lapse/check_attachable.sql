@@ -64,7 +64,9 @@ begin
                           'lapse.enqueue_paths(text[], text[], timestamptz, text, text, text[], timestamptz[])', 'execute')
                    or not has_function_privilege(v_table.relowner, 'lapse.need_files(text[], text[])', 'execute')
                    or not has_function_privilege(v_table.relowner, 'lapse.cancel_files(text[], text[])', 'execute')
-                   or not has_function_privilege(v_table.relowner, 'lapse.path_digest(text)', 'execute'),
+                   or not has_function_privilege(v_table.relowner, 'lapse.nudge_workers(timestamptz)', 'execute')
+                   or not has_function_privilege(v_table.relowner, 'lapse.path_digest(text)', 'execute')
+                   or not has_column_privilege(v_table.relowner, 'lapse.file_cleanup_queue', 'generation', 'insert'),
            format('belongs to %s, which may not queue files', v_table.owner),
            format('As the owner of schema lapse: select lapse.grant_author(%L);', v_table.owner)),
           (12, not has_schema_privilege(v_table.relowner, v_table.schema, 'create'),

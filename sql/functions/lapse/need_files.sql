@@ -4,7 +4,7 @@
 -- (lapse.announce_files), so that a claim leaves them alone until this transaction has ended, also those that
 -- another transaction is just condemning. Called by the triggers of lapse.attach_files, which then take out of the
 -- queue (lapse.cancel_files) what a row really needs. Mostly nothing is queued that somebody needs, and that is
--- found out by one look at each file in the index, or by none where the queue is empty.
+-- found out by one look at each file in the index, or at none where the queue is empty.
 
 create or replace function lapse.need_files(p_storages text[], p_paths text[])
     returns table (storage text, path text)
@@ -20,7 +20,7 @@ as $$
 begin
     perform lapse.announce_files(p_storages, p_paths);
 
-    if not exists (select from lapse.file_cleanup_queue) then
+    if cardinality(p_paths) > 1 and not exists (select from lapse.file_cleanup_queue) then
         return;
     end if;
 

@@ -17,7 +17,10 @@ declare
     v_marked integer := coalesce(nullif(current_setting('lapse.announced', true), ''), '0')::integer;
     v_files  integer := coalesce(cardinality(p_paths), 0);
 begin
-    if v_marked + v_files <= 16 then
+    if v_files = 1 and v_marked < 16 then
+        perform pg_try_advisory_xact_lock_shared(lapse.file_lock_key(p_storages[1], p_paths[1]));
+        perform set_config('lapse.announced', (v_marked + 1)::text, true);
+    elsif v_marked + v_files <= 16 then
         perform pg_try_advisory_xact_lock_shared(lapse.file_lock_key(f.storage, f.path))
            from unnest(p_storages, p_paths) as f (storage, path)
           where f.storage is not null and f.path is not null;

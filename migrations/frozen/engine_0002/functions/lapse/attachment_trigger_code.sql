@@ -35,16 +35,21 @@ declare
 begin
     v_keep := $code$
             if v_paths is not null then
-                -- Named by this transaction: is anything of it queued, and needed by a row as it is now?
+                -- Named by this transaction. Is any of it queued, and if so, does a row need it as it is now?
                 select array_agg(q.storage), array_agg(q.path)
                   into v_storages, v_paths
-                  from lapse.need_files(v_storages, v_paths) as q
-                 cross join lateral (select
-                                       from {target} as t
-                                      where {of_q}
-                                        and {held}
-                                        and {live}
-                                      limit 1) as r;
+                  from lapse.need_files(v_storages, v_paths) as q;
+                if v_paths is not null then
+                    select array_agg(q.storage), array_agg(q.path)
+                      into v_storages, v_paths
+                      from unnest(v_storages, v_paths) as q (storage, path)
+                     cross join lateral (select
+                                           from {target} as t
+                                          where {of_q}
+                                            and {held}
+                                            and {live}
+                                          limit 1) as r;
+                end if;
                 if v_paths is not null then
                     perform lapse.cancel_files(v_storages, v_paths);
                 end if;
@@ -79,6 +84,22 @@ declare
     v_left_ids      text[];
 begin
     if tg_op = 'DELETE' then
+        begin
+            -- Mostly nothing of it is queued yet: an INSERT that knows of no conflicts costs half of one that does.
+            insert into lapse.file_cleanup_queue (storage, path, reason, source_table, source_id, not_before, generation)
+            select distinct on ({storage}, lapse.path_digest({path}))
+                   {storage}, {path}, 'row deleted', {table}, {id}, {after_deleted}, 1
+              from old_rows as t
+             where {held}
+             order by {storage}, lapse.path_digest({path});
+            if found then
+                perform lapse.nudge_workers({after_deleted});
+            end if;
+            return null;
+        exception when unique_violation then
+            null;  -- all of it is merged with what is queued
+        end;
+
         for v_storages, v_paths, v_ids in
             with numbered as (
                 select o.*, (rank() over (order by o.storage, lapse.path_digest(o.path)) - 1) / 10000 as chunk
