@@ -368,6 +368,21 @@ def test_of_two_ticks_at_once_one_brakes_and_neither_takes_anything(conn, dsn):
     assert shed.log(conn) == [("sweep", "braked")]
 
 
+def test_the_doctor_says_so_too(conn):
+    policy(conn)
+    stands(conn, 30, 10)
+    tick(conn)
+
+    found = conn.execute(
+        "select level, message, command from lapse.doctor('policies') where level <> 'ok'"
+    ).fetchall()
+
+    assert [level for level, _, _ in found] == ["fail"]
+    assert "policy sweep is braked for " in found[0][1]
+    assert "and takes nothing: 30 of 40 rows were due" in found[0][1]
+    assert found[0][2].startswith("select * from lapse.release_brake('sweep');")
+
+
 def test_status_says_so_in_red_before_all_else(conn, dsn):
     policy(conn)
     stands(conn, 30, 10)

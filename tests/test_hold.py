@@ -214,6 +214,31 @@ def test_a_policy_made_while_a_row_is_being_held_knows_the_hold(conn, dsn):
     assert shed.left(conn) == [row]
 
 
+def test_a_policy_made_while_a_row_is_being_released_does_not_keep_it(conn, dsn):
+    (row,) = shed.add(conn, 1)
+    shed.step(conn, "sweep")
+    hold(conn, row)
+
+    with psycopg.connect(dsn) as maker:
+        maker.execute(
+            "select lapse.create_policy('sweep', 'shed.sweep', '5 min', p_target => 'shed.things',"
+            " p_key_columns => '{id}', p_due_column => 'due')"
+        )
+        releasing = background(dsn, f"select lapse.release_hold('shed.things', '{row}')")
+        until(
+            lambda: conn.execute(
+                "select 1 from pg_stat_activity where wait_event_type = 'Lock'"
+                " and query like '%release_hold%' and datname = current_database()"
+                " and pid <> pg_backend_pid()"
+            ).fetchone()
+        )
+        maker.commit()
+    releasing.join(30)
+
+    assert shed.column(conn, "select key from lapse.blocked_row") == []
+    assert shed.column(conn, "select key from lapse.hold") == []
+
+
 def test_later_policies_and_those_that_change_their_key_know_the_holds(conn):
     (row,) = shed.add(conn, 1)
     hold(conn, row)

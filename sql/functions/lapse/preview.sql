@@ -38,6 +38,9 @@ as $$
            select 41, 'set aside', (o.d ->> 'blocked_rows') || ' rows: see lapse.blocked_row'
             where (o.d ->> 'blocked_rows')::bigint > 0
            union all
+           select 42, 'held', (o.d ->> 'held_rows') || ' rows: see lapse.hold'
+            where (o.d ->> 'held_rows')::bigint > 0
+           union all
            select 50, 'refers to it', concat(
                   c.relation, ': ', case when c.at_least then 'at least ' end, coalesce(c.rows::text, 'not known how many'),
                   ' rows ',

@@ -61,7 +61,8 @@ begin
     v_document := jsonb_build_object(
         'policy', v_policy.name, 'description', v_policy.description, 'at', v_now, 'enabled', v_policy.enabled,
         'schedule', v_facts -> 'schedule', 'next_run_at', v_facts -> 'next_run_at', 'last_status', v_facts -> 'last_status',
-        'target', v_policy.target_table, 'step', v_policy.step, 'blocked_rows', v_facts -> 'blocked', 'counted_to', p_cap);
+        'target', v_policy.target_table, 'step', v_policy.step, 'blocked_rows', v_facts -> 'blocked',
+        'held_rows', v_facts -> 'held', 'counted_to', p_cap);
 
     if v_policy.target_table is null then
         v_unknown := array['what is due: the policy names no table (lapse.alter_policy: p_target, p_key_columns, p_due_column)'];

@@ -14,6 +14,8 @@ declare
     v_table regclass := coalesce(pg_partition_root(p_target), p_target);
     v_key   text;
 begin
+    perform pg_advisory_xact_lock(1818324343, 0);  -- a policy made at this moment would keep what is released
+
     select h.key
       into v_key
       from lapse.hold as h

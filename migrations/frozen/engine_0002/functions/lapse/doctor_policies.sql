@@ -1,7 +1,7 @@
 -- lapse.doctor_policies: which policies fail?
 --
 -- In: the time. Out: findings for lapse.doctor: steps that may not be run, targets that are
--- gone, and policies whose last runs failed or were lost. A first failure is a warning, the
+-- gone, policies that the brake holds, and policies whose last runs failed or were lost. A first failure is a warning, the
 -- third in a row is none of chance.
 
 create or replace function lapse.doctor_policies(p_now timestamptz)
@@ -16,7 +16,7 @@ declare
 begin
     for v_policy in
         select p.name, p.step, p.target_table, p.enabled, s.consecutive_failures as failures, s.last_error, s.last_status,
-               s.last_run_at
+               s.last_run_at, s.braked_at, s.braked_rows, s.braked_of
           from lapse.policy as p
           join lapse.policy_state as s on s.policy = p.name
          order by s.consecutive_failures desc, p.name
@@ -43,6 +43,11 @@ begin
         if v_policy.target_table is not null and to_regclass(lapse.quoted_name(v_policy.target_table)) is null then
             return query select 'fail', format('policy %s works on table %s, which is gone', v_policy.name, v_policy.target_table),
                                 format('select lapse.drop_policy(%L);', v_policy.name);
+        elsif v_policy.braked_at is not null then
+            return query select 'fail', format('policy %s is braked for %s and takes nothing: %s of %s rows were due', v_policy.name,
+                                               lapse.doctor_span(p_now - v_policy.braked_at), v_policy.braked_rows,
+                                               v_policy.braked_of),
+                                format('select * from lapse.release_brake(%L); -- once somebody has looked', v_policy.name);
         elsif v_policy.failures > 0 then
             return query select case when v_policy.failures < 3 then 'warn' else 'fail' end,
                                 format('policy %s %s, %s in a row, last %s ago: %s', v_policy.name, v_policy.last_status,

@@ -27,7 +27,8 @@ begin
                'max_runtime', extract(epoch from p.max_runtime),
                'braked_at', to_jsonb(s) ->> 'braked_at',
                'attachments', (select coalesce(jsonb_agg(to_jsonb(a)), '[]') from lapse.attachment as a),
-               'blocked', (select count(*) from lapse.blocked_row as b where b.policy = p.name),
+               'blocked', (select count(*) from lapse.blocked_row as b where b.policy = p.name and b.hold_key is null),
+               'held', (select count(*) from lapse.blocked_row as b where b.policy = p.name and b.hold_key is not null),
                'pace', (select jsonb_build_object(
                                    'runs', count(*), 'rows', sum(l.handled),
                                    'per_batch', round(sum(l.handled)::numeric / nullif(sum(l.batches), 0), 2),

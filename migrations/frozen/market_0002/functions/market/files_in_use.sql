@@ -5,7 +5,8 @@
 -- needed by a task that is open or taken, by a completed one until its
 -- files_go_at, by an upload until it lapses, and by whatever somebody holds for ten
 -- minutes more, and again; of several references the longest-lasting counts. Raises nothing. One statement, so that an upload that
--- becomes a task's file at this moment is seen as the one or the other. Volatile,
+-- becomes a task's file at this moment is seen as the one or the other. Where nothing is
+-- held, the last two parts are not even begun. Volatile,
 -- so that it sees what has committed by now and not by the start of its caller's
 -- statement; lapse.exchange_files asks it before a file is handed out.
 
@@ -47,7 +48,9 @@ as $$
                 on f.storage = a.storage
                and lapse.path_digest(f.path) = lapse.path_digest(a.path)
                and f.path = a.path
-             where f.removed_at is null
+             where (select exists (select from lapse.held_keys('market.tasks'))
+                           or exists (select from lapse.held_keys('market.task_files')))
+               and f.removed_at is null
                and (f.task_id::text in (select lapse.held_keys('market.tasks'))
                     or f.id::text in (select lapse.held_keys('market.task_files')))
             union all
@@ -57,7 +60,8 @@ as $$
                 on u.storage = a.storage
                and lapse.path_digest(u.path) = lapse.path_digest(a.path)
                and u.path = a.path
-             where u.removed_at is null
+             where (select exists (select from lapse.held_keys('market.temp_uploads')))
+               and u.removed_at is null
                and u.id::text in (select lapse.held_keys('market.temp_uploads'))) as n
      group by n.storage, n.path
 $$;
