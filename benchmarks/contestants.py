@@ -64,7 +64,7 @@ PGLAPSE = Contestant(
     "pglapse",
     HERE,
     "run_pglapse.py",
-    "one worker with its defaults: batches of 1,000, a lease of 60 s; every finished file is logged",
+    "one worker with its defaults: batches of 2,000, a lease of 60 s; every finished file is logged",
     clear=(
         f"delete from lapse.file_cleanup_queue where not_before < {LATER}",
         "truncate lapse.file_cleanup_log",

@@ -44,7 +44,7 @@ class Worker:
         storages: Mapping[str, Storage],
         stopping: Callable[[], bool],
         *,
-        batch: int = 1000,
+        batch: int = 2000,
         lease: float = 60.0,
         patience: float = 60.0,
         grace: float = 25.0,
@@ -363,7 +363,7 @@ class Worker:
             hand
             for lane in self.lanes.values()
             for hand in lane.hands
-            if hand.done_at is None and hand.batch.open and hand.batch.until <= due
+            if hand.done_at is None and hand.until <= due and hand.batch.open
         ]
         if not hands:
             return

@@ -37,13 +37,15 @@ class Hand:
     def __init__(
         self,
         taken: Taken | Sequence[Claim],
-        make: Callable[[Sequence[File]], Batch],
+        until: float,
+        stopping: Callable[[], bool],
         *,
         alone: bool = False,
     ) -> None:
-        """``make``: what makes a batch of files."""
+        """``until``, ``stopping``: as of `Batch`."""
         self._taken = taken
-        self._make = make
+        self._until = until
+        self._stopping = stopping
         self._content: tuple[Sequence[Claim], Batch] | None = None
         self.alone = alone
         """Its rows were lost with a worker: nothing else may be in hand while it is worked on."""
@@ -63,6 +65,11 @@ class Hand:
         return self._read()[1]
 
     @property
+    def until(self) -> float:
+        """When no further file of it may be begun."""
+        return self._until if self._content is None else self._content[1].until
+
+    @property
     def claims(self) -> Sequence[Claim]:
         """The files as they were taken, in the order of the batch."""
         return self._read()[0]
@@ -71,7 +78,7 @@ class Hand:
         if self._content is None:
             claims = self._taken.claims() if isinstance(self._taken, Taken) else self._taken
             files = list(map(File, [claim.path for claim in claims], [claim.expected for claim in claims]))
-            self._content = claims, self._make(files)
+            self._content = claims, Batch(files, self._until, self._stopping)
         return self._content
 
     def collect(self) -> list[Result]:
@@ -154,7 +161,7 @@ class Lane:
 
     def hold(self, taken: Taken | Sequence[Claim], until: float, *, alone: bool = False) -> Hand:
         """Take claimed files into our hands, to be begun later."""
-        hand = Hand(taken, lambda files: Batch(files, until, self._stopping), alone=alone)
+        hand = Hand(taken, until, self._stopping, alone=alone)
         self.hands.append(hand)
         return hand
 

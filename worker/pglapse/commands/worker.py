@@ -48,7 +48,7 @@ def worker(
             min=1, max=32, help="Files of a storage deleted at the same time.", envvar="PGLAPSE_THREADS"
         ),
     ] = 4,
-    batch: Annotated[int, typer.Option(min=1, max=10_000, help="Most files taken at a time.")] = 1000,
+    batch: Annotated[int, typer.Option(min=1, max=10_000, help="Most files taken at a time.")] = 2000,
     lease: Annotated[
         float,
         typer.Option(
