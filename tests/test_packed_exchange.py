@@ -9,12 +9,12 @@ import pytest
 from psycopg.rows import dict_row
 
 from pglapse import queue
-from pglapse.drain import Worker
+from pglapse.drain import Worker, drain
 from pglapse.queue import Report, Want
 from pglapse.storage import Batch, Expected, Outcome
 from tests.support.cost import fill, scanned
 from tests.support.poll import until
-from tests.support.queue import cancel, end_leases, enqueue, exchange, outcomes, row
+from tests.support.queue import cancel, enqueue, exchange, outcomes, row
 
 CALL = """
 select * from lapse.exchange_files_packed(
@@ -94,25 +94,47 @@ def test_files_that_are_gone_are_logged(conn):
     assert row(conn, "a") == {}
 
 
-def test_a_row_that_is_not_as_its_claim_left_it_is_looked_at_by_itself(conn):
-    enqueue(conn, "asked again", "cancelled", "taken over", "usual")
-    claims = {claim.path: claim for claim in exchange(conn).claimed}
-    end_leases(conn)
-    conn.execute("update lapse.file_cleanup_queue set leased_until = 'infinity' where path <> 'taken over'")
+def test_a_result_of_a_lease_that_another_worker_has_taken_over_changes_nothing(conn):
+    enqueue(conn, "late", "usual")
+    late, usual = claimed(conn)
+    conn.execute("update lapse.file_cleanup_queue set leased_until = now() where path = 'late'")
     exchange(conn, worker="w2")
-    enqueue(conn, "asked again")
+
+    assert kinds(packed(conn, late)) == [("stale", late.id)]
+    assert kinds(packed(conn, late, usual)) == [("stale", late.id)]
+
+    assert outcomes(conn) == [("usual", "deleted")]
+    assert row(conn, "late")["leased_by"] == "w2"
+
+
+def test_a_row_that_never_was_is_stale_and_the_others_are_done(conn):
+    enqueue(conn, "a")
+    [a] = claimed(conn)
+
+    assert kinds(packed(conn, a, a._replace(id=2**62))) == [("stale", 2**62)]
+    assert outcomes(conn) == [("a", "deleted")]
+
+
+def test_a_row_asked_for_again_stays_and_the_others_are_done(conn):
+    enqueue(conn, "a", "again")
+    claims = claimed(conn)
+    enqueue(conn, "again")
+
+    assert packed(conn, *claims) == []
+
+    assert sorted(outcomes(conn)) == [("a", "deleted"), ("again", "deleted")]
+    assert (row(conn, "again")["lease_token"], row(conn, "again")["attempts"]) == (None, 0)
+
+
+def test_a_row_cancelled_too_late_says_so(conn):
+    enqueue(conn, "a", "cancelled")
+    claims = claimed(conn)
     cancel(conn, "cancelled")
-    unknown = claims["usual"]._replace(id=2**62)
 
-    answer = packed(conn, *claims.values(), unknown)
+    assert packed(conn, *claims) == []
 
-    late = claims["taken over"]
-    assert sorted(kinds(answer)) == sorted([("stale", late.id), ("stale", unknown.id)])
-    assert sorted(outcomes(conn)) == [(path, "deleted") for path in ("asked again", "cancelled", "usual")]
-    assert (row(conn, "asked again")["lease_token"], row(conn, "asked again")["attempts"]) == (None, 0)
-    assert row(conn, "taken over")["leased_by"] == "w2"
     notes = dict(conn.execute("select path, note from lapse.file_cleanup_log").fetchall())
-    assert "cancelled too late" in notes["cancelled"]
+    assert notes == {"a": None, "cancelled": "cancelled too late: a worker held it already"}
 
 
 def test_a_file_handed_in_twice_at_once_is_logged_once(conn):
@@ -254,13 +276,29 @@ def test_what_was_taken_is_deleted_also_when_the_connection_is_lost_before_the_n
     storage = Slow()
     storage.open = True
     worker = Worker("w1", {"s": storage}, lambda: False, batch=2)
-    with psycopg.connect(dsn, autocommit=True) as line:
-        until(lambda: worker.turn(line) and worker.in_hand, what="files in hand")
-        conn.execute("select pg_terminate_backend(%s)", [line.info.backend_pid])
-        with pytest.raises(psycopg.OperationalError):
-            until(lambda: not worker.turn(line), what="the end of the connection")
+    line = psycopg.connect(dsn, autocommit=True)
+    until(lambda: worker.turn(line) and worker.in_hand, what="files in hand")
+    line.close()
+    with pytest.raises(psycopg.OperationalError):
+        worker.turn(line)
 
-    until(lambda: all(hand.done_at for hand in worker.lanes["s"].hands), what="the lane to be done")
+    [hand] = worker.lanes["s"].hands
+    until(lambda: hand.done_at, what="the lane to be done")
+
+
+def test_an_answer_is_read_while_the_server_works_on_the_next_request(conn, monkeypatch):
+    events: list[str] = []
+    send, read = queue.send, queue.Taken.claims
+    monkeypatch.setattr(queue, "send", lambda *a, **o: events.append("asked") or send(*a, **o))
+    monkeypatch.setattr(queue.Taken, "claims", lambda taken: events.append("read") or read(taken))
+    enqueue(conn, *"abcdef")
+    storage = Slow()
+    storage.open = True
+
+    drain(conn, Worker("w1", {"s": storage}, lambda: False, batch=2))
+
+    assert events[:5] == ["asked", "asked", "read", "asked", "read"]
+    assert len(outcomes(conn)) == 6
 
 
 def test_results_said_in_json_are_those_that_need_words(conn):

@@ -367,8 +367,9 @@ create table lapse.file_cleanup_queue (
     attempts     integer     not null default 0,
     last_error   text,
     dead_at      timestamptz,
-    constraint file_cleanup_queue_expected check (jsonb_typeof(expected) = 'array'),
-    constraint file_cleanup_queue_again_expected check (jsonb_typeof(again_expected) = 'array')
+    -- One check: each is made ready anew for every statement, also for one that writes a single row.
+    constraint file_cleanup_queue_expected check (jsonb_typeof(expected) = 'array'
+                                                  and jsonb_typeof(again_expected) = 'array')
 ) with (fillfactor = 40, autovacuum_vacuum_scale_factor = 0.02, autovacuum_vacuum_insert_scale_factor = 0.1);
 create unique index file_cleanup_queue_file on lapse.file_cleanup_queue (storage, lapse.path_digest(path));
 create index file_cleanup_queue_due on lapse.file_cleanup_queue (storage, not_before, id) where dead_at is null;
