@@ -8,7 +8,7 @@ import psycopg
 import typer
 
 from pglapse import __version__, install, scheduling
-from pglapse.commands import adopt, doctor, preview, queue, run, status, storage, sweep, why, worker
+from pglapse.commands import adopt, doctor, index, preview, queue, run, status, storage, sweep, why, worker
 from pglapse.complaint import complain, say
 from pglapse.demo.command import demo
 from pglapse.errors import PglapseError
@@ -59,6 +59,7 @@ for command in (
     run.run,
     why.why,
     adopt.adopt,
+    index.index,
     sweep.sweep,
     scheduling.schedule,
     scheduling.unschedule,

@@ -103,6 +103,14 @@ class NoIndex(PglapseError):
     """LP030: the statement of a policy is not served by an index."""
 
 
+class ExpiryRefused(SettingError):
+    """LP020 to LP028: rows of this table can't, or may not, lapse in this way; nothing was made."""
+
+
+class StillThere(PglapseError):
+    """LP029: functions made for a declared policy belong to somebody else."""
+
+
 BY_SQLSTATE: dict[str, type[PglapseError]] = {
     "LP001": InvalidArgument,
     "LP002": NotFound,
@@ -121,6 +129,8 @@ BY_SQLSTATE: dict[str, type[PglapseError]] = {
     "LP014": NotAdopted,
     "LP015": Braked,
     "LP016": NoSuchRow,
+    **dict.fromkeys((f"LP{code:03}" for code in range(20, 29)), ExpiryRefused),
+    "LP029": StillThere,
 }
 
 

@@ -98,6 +98,31 @@ end;
 $$;
 """
 
+# What was made for declared policies stands in other schemas and belongs to the owners of their tables.
+FORGET = """
+do $$
+declare
+    v_found record;
+begin
+    for v_found in
+        select p.name, f.oid::regprocedure as function, f.proowner::regrole as owner, pg_has_role(f.proowner, 'USAGE') as mine
+          from lapse.policy as p
+          join pg_proc as f on true
+          join pg_namespace as n on n.oid = f.pronamespace
+         where p.action is not null and format('%I.%I', n.nspname, f.proname) in (p.step, lapse.due_function(p))
+    loop
+        if not v_found.mine then
+            raise exception 'function %, made for policy %, belongs to role %', v_found.function, v_found.name, v_found.owner
+                  using errcode = 'LP029',
+                        hint = format('As that role, or a superuser: select lapse.drop_expiry(%L);', v_found.name);
+        end if;
+        execute format('drop function %s', v_found.function);
+    end loop;
+    delete from lapse.policy as p where p.action is not null or p.step like 'lapse.%';
+end;
+$$;
+"""
+
 # Views first, then triggers, then routines: those of our files, nothing that somebody else put here.
 DROP = """
 do $$
@@ -131,5 +156,5 @@ $$;
 def downgrade() -> None:
     run_script(DETACH)
     run_script(UNSCHEDULE)
-    run_script("delete from lapse.policy where step like 'lapse.%';")
+    run_script(FORGET)
     run_script(DROP.replace("NAMES", ",".join(PurePath(name).stem for name in names("engine_0002"))))

@@ -202,8 +202,13 @@ begin
         when others then
             raise exception using
                 errcode = 'LP001',
-                message = format('the predicate of policy %s does not work: %s', p_policy.name, sqlerrm),
-                hint    = 'Write a condition over the target''s columns, with literals: status = ''active''.';
+                message = case when p_policy.action is null
+                               then format('the predicate of policy %s does not work: %s', p_policy.name, sqlerrm)
+                               else format('the due rows of policy %s, table %s, can''t be read: %s', p_policy.name,
+                                           p_policy.target_table, sqlerrm) end,
+                hint    = case when p_policy.action is null
+                               then 'Write a condition over the target''s columns, with literals: status = ''active''.'
+                               else 'It is tried as the owner of the table; lapse.create_expiry(..., p_replace => true) makes it anew.' end;
     end;
 end;
 $$;

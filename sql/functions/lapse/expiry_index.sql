@@ -1,0 +1,47 @@
+-- lapse.expiry_index: sees to the index that a declared policy needs.
+--
+-- In: the table, the policy and what its author wants: require (raise LP027 if there is none), build (make it here, in this
+-- transaction, which locks the table against writes until its end), later (say which statements make it). Out: nothing. Whether
+-- an index serves is asked of the planner, about the policy's own statement: see lapse.index_proof.
+
+create or replace function lapse.expiry_index(p_target regclass, p_policy lapse.policy, p_index text)
+    returns void
+    language plpgsql
+    volatile
+    set search_path = pg_catalog, pg_temp
+as $$
+declare
+    v_proof record;
+    v_line  text;
+begin
+    select p.* into v_proof from lapse.index_proof(p_policy.name) as p;
+    if v_proof.ok then
+        return;
+    end if;
+
+    if p_index = 'later' then
+        raise notice using
+            message = format('policy %s is paused until its index is there: %s', p_policy.name,
+                             replace(coalesce(v_proof.statement, v_proof.problem), chr(10), ' ')),
+            hint    = format('pglapse index %s builds it without stopping anybody, and resumes the policy.', p_policy.name);
+        return;
+    elsif p_index = 'build' then
+        foreach v_line in array array_remove(string_to_array(v_proof.statement, chr(10)), '') loop
+            execute replace(replace(v_line, 'create index concurrently ', 'create index '), 'reindex index concurrently ', 'reindex index ');
+        end loop;
+        select p.* into v_proof from lapse.index_proof(p_policy.name) as p;
+        if v_proof.ok then
+            return;
+        end if;
+    end if;
+
+    raise exception using
+        errcode = 'LP027',
+        message = format('policy %s: no index leads to the due rows of table %s: %s', p_policy.name, p_policy.target_table, v_proof.problem),
+        hint    = coalesce(v_proof.statement || ' ', '')
+                  || 'Or let it be built, p_index => ''build'' here and now, ''later'' by pglapse index.';
+end;
+$$;
+
+comment on function lapse.expiry_index(regclass, lapse.policy, text) is
+    'Internal: require, build or announce the index of a declared policy; raises LP027.';
