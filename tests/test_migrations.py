@@ -312,6 +312,20 @@ def test_queued_files_are_not_forgotten_by_a_downgrade(dsn: str, state: str) -> 
     assert not ask(dsn, "select nspname from pg_namespace where nspname in ('lapse', 'market')")
 
 
+def test_functions_made_for_declared_policies_go_with_the_engine(used: str) -> None:
+    found = catalog(used)
+    alembic(used, "upgrade", "engine@head")
+    with psycopg.connect(used, autocommit=True) as connection:
+        connection.execute("create table shop.carts (id bigint primary key, ends timestamptz)")
+        connection.execute("select lapse.create_expiry('carts', 'shop.carts', 'ends', p_index => 'build')")
+
+    alembic(used, "downgrade", "base")
+    with psycopg.connect(used, autocommit=True) as connection:
+        connection.execute("drop table shop.carts")
+
+    assert catalog(used) == found
+
+
 def test_the_marketplace_may_go_while_files_are_queued(dsn: str) -> None:
     with psycopg.connect(dsn, autocommit=True) as connection:
         connection.execute("select lapse.enqueue_file('public', 'a/b.jpg')")

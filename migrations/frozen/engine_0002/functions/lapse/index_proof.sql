@@ -78,7 +78,7 @@ begin
                   coalesce(nullif(array_to_string(h.policies, ', '), ''), 'no policy lets any through'), v_target, u.name),
            h.statement
       into problem, statement
-      from (values (v_owner), (current_user)) as u (name)
+      from (values (v_owner), (case when v_policy.action is null then current_user end)) as u (name)
      cross join lateral lapse.hidden_rows(v_target, u.name) as h
      limit 1;
     if found then
