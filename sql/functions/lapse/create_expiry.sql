@@ -9,6 +9,7 @@
 -- the name of a function. Nothing is left of what is refused, nor of a transaction that is rolled back.
 --
 -- Actions: delete; update, with p_set, columns and values; call, with p_function, which gets an array for each key column.
+-- A run that would take more than p_max_fraction of the table and more than p_brake_rows takes nothing and asks; NULL: no brake.
 -- p_index: require an index, build it here and now (which locks the table against writes), or leave it for later: the
 -- policy is paused until pglapse index has built it. With p_replace a policy that was declared before is changed in place and
 -- keeps its state and history; the same call again changes nothing.
@@ -36,6 +37,8 @@ create or replace function lapse.create_expiry(
     p_batch_size   integer  default 1000,
     p_max_runtime  interval default '20 s',
     p_lock_timeout interval default '200 ms',
+    p_max_fraction numeric  default 0.5,
+    p_brake_rows   bigint   default 10000,
     p_index        text     default 'require',
     p_description  text     default null,
     p_enabled      boolean  default null,
@@ -133,6 +136,8 @@ begin
     v_policy.batch_size   := p_batch_size;
     v_policy.max_runtime  := p_max_runtime;
     v_policy.lock_timeout := p_lock_timeout;
+    v_policy.max_fraction := p_max_fraction;
+    v_policy.brake_rows   := case when p_max_fraction is not null then p_brake_rows end;
     v_policy.enabled      := case when p_index = 'later' and p_enabled is null then false else p_enabled end;
     v_policy.key_columns  := lapse.expiry_key(p_target, p_name, p_key_columns);
     v_policy.description  := coalesce(p_description, format('Rows of %s are %s when %s.', v_policy.target_table,
@@ -222,5 +227,5 @@ $$;
 
 comment on function lapse.create_expiry(
     text, regclass, text, text, text, interval, text, jsonb, text, text[], interval, time, text, integer, interval,
-    interval, text, text, boolean, boolean) is
+    interval, numeric, bigint, text, text, boolean, boolean) is
     'Let rows of a table lapse: writes the step that deletes, updates or hands on what is due, and makes its policy.';

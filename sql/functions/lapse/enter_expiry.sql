@@ -77,7 +77,8 @@ begin
             p_max_runtime => v_policy.max_runtime, p_lock_timeout => v_policy.lock_timeout,
             p_enabled => coalesce(v_policy.enabled, true), p_target => v_policy.target_table,
             p_key_columns => v_policy.key_columns, p_due_column => v_policy.due_column, p_predicate => v_policy.predicate,
-            p_older_than => v_policy.older_than, p_due_zone => v_policy.due_zone, p_action => v_policy.action);
+            p_older_than => v_policy.older_than, p_due_zone => v_policy.due_zone, p_action => v_policy.action,
+            p_max_fraction => v_policy.max_fraction, p_brake_rows => v_policy.brake_rows);
     else
         -- What alter_policy can't take away, since NULL keeps a value there.
         update lapse.policy as p
@@ -85,6 +86,8 @@ begin
                target_table = v_policy.target_table,
                older_than   = v_policy.older_than,
                due_zone     = v_policy.due_zone,
+               max_fraction = v_policy.max_fraction,
+               brake_rows   = v_policy.brake_rows,
                at_time      = case when v_policy.at_time is null then null else p.at_time end
          where p.name = v_policy.name;
         perform lapse.alter_policy(
