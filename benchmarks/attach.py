@@ -10,9 +10,9 @@ The same table three times, with a primary key and an index on the path's digest
            into a table with the columns and indexes of lapse.file_cleanup_queue
   attach   lapse.attach_files
 
-For each statement the three take turns; times are medians of the processor time of the server's process where
-that can be read, else of the time that passed. The price is what a way costs more than none; the ratio is of the
-prices.
+For each statement the three take turns; times are medians of the processor time of the server's process
+where that can be read, else of the time that passed. The price is what a way costs more than none; the
+ratio is of the prices.
 """
 
 import argparse
@@ -44,7 +44,9 @@ end;
 $$;
 """
 TABLE = """
-create table price.t_{way} (id bigint primary key, path text not null, status text not null, views int not null);
+create table price.t_{way} (
+    id bigint primary key, path text not null, status text not null, views int not null
+);
 create index on price.t_{way} (lapse.path_digest(path));
 """
 FILL = (
@@ -52,8 +54,8 @@ FILL = (
     " from generate_series(1, {rows}) as n"
 )
 QUEUE_HALF = (
-    "select lapse.enqueue_files(array_agg(row('public', path, null, null, null, null, null)::lapse.file_request))"
-    " from price.t_attach where id % 2 = 0"
+    "select lapse.enqueue_files(array_agg(row('public', path, null, null, null, null, null)"
+    "::lapse.file_request)) from price.t_attach where id % 2 = 0"
 )
 BULK = {
     "insert": ("", FILL),

@@ -142,6 +142,18 @@ begin
         end loop;
 
     elsif tg_op = 'UPDATE' then
+        -- Most updates are about something else: a small plan finds that out.
+        if not exists (select
+                         from (select {keys}, {storage} as storage, {path} as path, ({held}) as held, {live} as live, {due} as due
+                                 from old_rows as t) as o
+                         full join (select {keys}, {storage} as storage, {path} as path, ({held}) as held, {live} as live,
+                                           {due} as due
+                                      from new_rows as t) as n on {same}
+                        where (n.storage, n.path, n.held, n.live, n.due)
+                              is distinct from (o.storage, o.path, o.held, o.live, o.due)) then
+            return null;
+        end if;
+
         for v_left_storages, v_left_paths, v_left_ids, v_storages, v_paths$code$
     || case when v_ends then $code$,
             v_ended_storages, v_ended_paths, v_ended_ids, v_ended_dues, v_moved_storages, v_moved_paths$code$ else '' end
