@@ -283,6 +283,23 @@ def test_the_parts_of_a_partitioned_table_are_summed(conn):
     assert due(conn) == 0
 
 
+def test_a_declared_policy_has_a_brake_and_is_judged_by_what_the_server_knows_of_its_table(conn):
+    conn.execute("create index on shed.things (due, id)")
+    conn.execute("select lapse.create_expiry('sweep', 'shed.things', 'due', p_brake_rows => 10)")
+    stands(conn, 30, 10)
+    conn.execute("select pg_stat_force_next_flush()")
+
+    braked = tick(conn)
+    left = due(conn)
+    released = release(conn)
+    tick(conn)
+
+    assert braked is not None
+    assert left == 30
+    assert released == (30, 40)
+    assert due(conn) == 0
+
+
 def test_few_due_rows_cost_no_look_at_the_table(conn):
     policy(conn)
     stands(conn, 5, 100)

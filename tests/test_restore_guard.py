@@ -15,7 +15,7 @@ from psycopg import sql
 
 from tests.support import databases, shed
 from tests.support.poll import until
-from tests.support.queue import enqueue, exchange, hand_in, outcomes, result
+from tests.support.queue import enqueue, exchange, hand_in, listening, nudges, outcomes, result
 from tests.support.running import environment, pglapse, worker
 
 HINT = "select lapse.adopt_database();"
@@ -193,6 +193,15 @@ def test_adopting_speaks_of_what_came_along_from_the_original(server, original):
     assert "storages: public; their roots' markers came along" in lines
     assert "lapse-1 in database cron_home" in lines
     assert "lapse.forget_cron_jobs()" in lines
+
+
+def test_adopting_nudges_the_workers_that_wait_for_it(server, original):
+    with cloned(server, original) as copy, opened(copy) as conn, listening(copy) as ear:
+        adopted(conn, dry_run=True)
+        looked = nudges(conn, ear)
+        adopted(conn)
+
+        assert (looked, nudges(conn, ear)) == (0, 1)
 
 
 def test_only_the_owner_of_the_engine_adopts_and_disowns(original):

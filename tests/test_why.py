@@ -66,6 +66,24 @@ def test_a_due_row_says_since_when_and_who_takes_it_when(conn):
     assert "; a run is under way since " in now[1]
 
 
+def test_a_row_that_lapses_by_age_says_when_it_is_old_enough(conn):
+    conn.execute("create index on shed.things (due, id)")
+    conn.execute("select lapse.create_expiry('sweep', 'shed.things', 'due', p_older_than => '2 days')")
+    (row,) = shed.add(conn, 1)
+    due = shed.one(conn, "select (due + interval '2 days') at time zone 'UTC' from shed.things")
+    young = only(conn, row)
+    conn.execute("update shed.things set due = due - interval '2 days'")
+
+    assert young == ("not due", f"not due until {due}+00")
+    assert only(conn, row)[0] == "due"
+    conn.execute("select lapse.hold('shed.things', %s, 'case 4711')", [str(row)])
+    shed.run(conn)
+    assert only(conn, row)[0] == "held"
+    conn.execute("select lapse.release_hold('shed.things', %s)", [str(row)])
+    shed.run(conn)
+    assert why(conn, row)[0][1] == "no such row"
+
+
 def test_a_row_in_another_state_says_which_and_which_it_should_be(conn):
     shed.policy(conn)
     (row,) = shed.add(conn, 1)

@@ -35,7 +35,8 @@ begin
             message = format('policy %s is paused', p_policy),
             hint    = format('Take it up again with: select lapse.resume(%L)', p_policy);
     end if;
-    select s.* into v_braked from lapse.policy_state as s where s.policy = p_policy and s.braked_at is not null;
+    select s.* into v_braked from lapse.policy_state as s where s.policy = p_policy and s.braked_at is not null
+       and exists (select from lapse.policy as p where p.name = p_policy and p.max_fraction < 1);
     if found then
         raise exception using
             errcode = 'LP015',

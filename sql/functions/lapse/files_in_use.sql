@@ -5,7 +5,8 @@
 -- no: all its files are returned as needed for half a minute, with the error, and a warning. A source that
 -- says of which storages it knows is asked for those alone. What a transaction that has not ended names
 -- (lapse.announce_files) is needed for a second; that is looked at first, since by the time that its mark is
--- gone, its rows are there for all to see.
+-- gone, its rows are there for all to see. Each function is checked again: its owner may have had it run with the
+-- caller's rights since, and that would be the engine's.
 
 create or replace function lapse.files_in_use(p_storages text[], p_paths text[])
     returns table (storage text, path text, until timestamptz, source text, error text)
@@ -50,7 +51,9 @@ begin
             return query execute format(
                 'select r.storage, r.path, coalesce(max(coalesce(r.until, ''infinity'')), ''infinity''), %L, null '
                 'from %s($1, $2) as r where r.storage is not null and r.path is not null group by 1, 2',
-                v_source.name, v_source.in_use)
+                v_source.name,
+                lapse.check_file_source_function(v_source.in_use, 'text[], text[]',
+                                                 'TABLE(storage text, path text, until timestamp with time zone)'))
                 using v_storages, v_paths;
         exception when others then
             v_error := format('file source %s failed: %s', v_source.name, sqlerrm);

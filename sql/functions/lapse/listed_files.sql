@@ -27,7 +27,8 @@ begin
          where p_source is null or s.name >= p_source
          order by s.name
     loop
-        return query execute format('select %L::text, l.path from %s($1, $2, $3) as l', v_source.name, v_source.listed)
+        return query execute format('select %L::text, l.path from %s($1, $2, $3) as l', v_source.name,
+                                    lapse.check_file_source_function(v_source.listed, 'text, text, integer', 'TABLE(path text)'))
             using p_storage, case when v_source.name = p_source then p_after end, p_limit;
         exit when found;
     end loop;

@@ -47,7 +47,8 @@ begin
         exit when v_paths is null;
 
         begin
-            execute format('select array_agg(k.storage), array_agg(k.path) from %s($1, $2) as k', v_source.known)
+            execute format('select array_agg(k.storage), array_agg(k.path) from %s($1, $2) as k',
+                           lapse.check_file_source_function(v_source.known, 'text[], text[]', 'TABLE(storage text, path text)'))
                into v_storages, v_paths
               using v_storages, v_paths;
         exception when undefined_table or undefined_column or undefined_function or undefined_object then

@@ -22,7 +22,9 @@ begin
         begin
             return query execute format(
                 'select r.storage, r.path, %L from %s($1, $2, $3) as r',
-                'rows of file source ' || v_source.name || ' are locked', v_source.removed)
+                'rows of file source ' || v_source.name || ' are locked',
+                lapse.check_file_source_function(v_source.removed, 'text[], text[], timestamp with time zone[]',
+                                                 'TABLE(storage text, path text)'))
                 using p_storages, p_paths, p_claimed_at;
         exception when others then
             raise warning 'file source % could not be told of removed files: % (%)', v_source.name, sqlerrm, sqlstate;

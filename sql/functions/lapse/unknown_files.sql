@@ -25,7 +25,8 @@ begin
     for v_source in
         select s.name, s.known from lapse.file_source as s order by s.name
     loop
-        execute format('select array_agg(k.path) from %s($1, $2) as k where k.storage = $3', v_source.known)
+        execute format('select array_agg(k.path) from %s($1, $2) as k where k.storage = $3',
+                       lapse.check_file_source_function(v_source.known, 'text[], text[]', 'TABLE(storage text, path text)'))
             into v_found using v_storages, p_paths, p_storage;
         v_known := v_known || v_found;
     end loop;
