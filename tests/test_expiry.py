@@ -550,6 +550,54 @@ def test_columns_that_come_later_and_are_called_like_variables_change_nothing(co
     assert left(conn) == []
 
 
+def test_the_brake_counts_a_table_that_nobody_has_analyzed(conn):
+    declare(conn, p_brake_rows=5)
+    add(conn, count=10)
+    (kept,) = add(conn, FUTURE)
+
+    error = shed.fails(conn, "call lapse.run('sessions')")
+    add(conn, FUTURE, count=20)
+    conn.execute("select lapse.release_brake('sessions')")
+    shed.run(conn, "sessions")
+    conn.execute(f"insert into app.sessions (expires_at) select {PAST} from generate_series(1, 10)")
+    shed.run(conn, "sessions")
+
+    assert "[LP015] 10 of 11 rows are due" in error.diag.message_detail
+    assert len(left(conn)) == 21
+    assert kept in left(conn)
+
+
+def test_the_longest_name_works_and_two_of_them_are_told_apart(conn):
+    names = ["a" * 63, "a" * 62 + "b"]
+    for name in names:
+        declare(conn, p_name=name)
+    add(conn)
+
+    shed.run(conn, names[1])
+
+    assert left(conn) == []
+    assert len(functions(conn)) == 4
+    for name in names:
+        conn.execute("select lapse.drop_expiry(%s)", [name])
+    assert functions(conn) == []
+
+
+def test_a_table_that_was_renamed_is_still_the_policys_own(conn):
+    declare(conn)
+    add(conn)
+    shed.run(conn, "sessions")
+    conn.execute("alter table app.sessions rename to visits")
+    error = shed.fails(conn, "call lapse.run('sessions')")
+
+    declare(conn, p_target="app.visits", p_replace=True)
+    conn.execute(f"insert into app.visits (expires_at) values ({PAST})")
+    shed.run(conn, "sessions")
+
+    assert 'relation "app.sessions" does not exist' in error.diag.message_detail
+    assert shed.one(conn, "select count(*) from app.visits") == 0
+    assert [status for (status,) in shed.log(conn, "status")] == ["ok", "failed", "ok"]
+
+
 def test_the_index_can_be_built_here_and_now_and_a_partial_one_serves_a_predicate(conn):
     conn.execute("drop index app.sessions_expires")
     before = functions(conn)

@@ -6,7 +6,6 @@ import sys
 from pathlib import Path
 
 import psycopg
-import pytest
 from psycopg.conninfo import conninfo_to_dict
 
 from tests.support import pages
@@ -96,7 +95,6 @@ def test_an_alembic_migration_declares_and_takes_back(dsn, tmp_path):
 
 
 def test_a_django_migration_declares_and_takes_back(dsn, tmp_path):
-    pytest.importorskip("django")
     given = {"password": "", "port": "", "host": "", "user": "", **conninfo_to_dict(dsn)}
     folder = tmp_path / "cleanup" / "migrations"
     folder.mkdir(parents=True)

@@ -10,8 +10,7 @@
 -- table at most, these are counted as well, a tenth of a second, and no statistics are asked. Beyond that the table's
 -- size is estimated at first. An estimate may be old, so nothing is braked on its word: before that the rows are
 -- counted, the table's no further than the verdict needs. That is a small part of what the run itself would cost.
--- The table of a declared policy may be somebody else's, and nothing of it is run with the rights of the engine: there the
--- estimate has the last word, and where there is none, too much is due.
+-- The table of a declared policy may be somebody else's: it is counted by the policy's own function, with its owner's rights.
 -- Errors are those of the policy's query.
 
 create or replace function lapse.judge_run(
@@ -63,14 +62,13 @@ begin
         execute v_count into due using '-infinity'::timestamptz, p_as_of, c_most::integer;
     end if;
 
-    if p_policy.action is not null then
-        of_rows := lapse.rows_estimated(v_table::regclass);
-        brakes := due - p_spare > p_policy.max_fraction * coalesce(of_rows, 0);
-        return;
-    end if;
-
     v_needed := ceil((due - p_spare) / p_policy.max_fraction)::bigint;
-    execute format('select count(*) from (select from %s limit $1) as t', v_table) into of_rows using v_needed;
+    execute case
+                when p_policy.action is null then format('select count(*) from (select from %s limit $1) as t', v_table)
+                else format('select t.key::bigint from %s(''size'', null, null, $1) as t', lapse.due_function(p_policy))
+            end
+       into of_rows
+      using least(v_needed, c_most)::integer;
     brakes := of_rows < v_needed;
 end;
 $$;

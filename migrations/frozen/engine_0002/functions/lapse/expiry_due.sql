@@ -8,7 +8,8 @@
 --   lock  the same, locked; others' locks are skipped
 --   plan  how the server would do lock, for any relation below the table if one is given, under the settings given: two rows,
 --         whose keys are the plan as JSON and as text
---   act   the same for the statement that the step ends with
+--   size  how many rows the table has, counted to the limit: one row, whose key is the number
+--   act   a plan like that of plan, for the statement that the step ends with
 
 create or replace function lapse.expiry_due(p_policy lapse.policy, p_what text, p_types text[])
     returns text
@@ -34,6 +35,8 @@ as $$
                '    if p_what in (''look'', ''lock'') then' || chr(10),
                format('        return query execute c_head || %L || c_tail || case when p_what = ''lock'' then '' for update of t skip locked'' else '''' end' || chr(10), s.target),
                '               using p_after, p_cutoff, p_limit;' || chr(10),
+               '    elsif p_what = ''size'' then' || chr(10),
+               format('        return query select count(*)::text, null::timestamptz from (select from %s limit p_limit) as t;' || chr(10), s.target),
                '    elsif p_what = ''plan'' then' || chr(10),
                '        return query' || chr(10),
                '        select u.line, null::timestamptz' || chr(10),
