@@ -3,8 +3,9 @@
 -- In: a policy. Out: one row. ok: each relation of its target is reached by an index whose condition
 -- bounds the due column, nothing is read from end to end, and nothing sorts all that is due. index_name:
 -- the index, or the indexes. problem: why it is not so, or can't be told. statement: the lines that mend it,
--- each to be sent by itself, outside a transaction. plan: the plan as people read it. A policy without a
--- target has nothing to prove: ok is NULL. Raises LP002 for an unknown policy.
+-- each to be sent by itself, outside a transaction. plan: the plan as people read it. statements: the lines one by
+-- one, for programs: a predicate may have line breaks. A policy without a target has nothing to prove: ok is
+-- NULL. Raises LP002 for an unknown policy.
 --
 -- Asked is the planner, and not the catalog, about the exact statement (lapse.due_statement, for update
 -- skip locked) under the generic plan, since that is what a step has after five batches, with the settings of a
@@ -14,7 +15,7 @@
 -- What can be planned of the step itself is looked at as well (lapse.step_proof), and plan says whether it was.
 
 create or replace function lapse.index_proof(p_policy text)
-    returns table (ok boolean, index_name text, problem text, statement text, plan text)
+    returns table (ok boolean, index_name text, problem text, statement text, plan text, statements text[])
     language plpgsql
     volatile
     security definer  -- who may ask needs no right on the target; nothing of its rows is shown
@@ -76,8 +77,8 @@ begin
 
     select format('row-level security (%s) would hide rows of %s from %s',
                   coalesce(nullif(array_to_string(h.policies, ', '), ''), 'no policy lets any through'), v_target, u.name),
-           h.statement
-      into problem, statement
+           h.statement, array[h.statement]
+      into problem, statement, statements
       from (values (v_owner), (case when v_policy.action is null then current_user end)) as u (name)
      cross join lateral lapse.hidden_rows(v_target, u.name) as h
      limit 1;
@@ -200,11 +201,12 @@ begin
         if cardinality(v_missing) > 0 then
             v_lines := array(select s.line from lapse.index_statements(v_policy, v_missing) as s (line));
         end if;
-        select string_agg(u.line, chr(10) order by u.place)
-          into statement
+        select array_agg(u.line order by u.place)
+          into statements
           from (select n.line, min(n.place) as place
                   from unnest(v_lines) with ordinality as n (line, place)
                  group by n.line) as u;
+        statement := array_to_string(statements, chr(10));
     end if;
     return next;
 end;
