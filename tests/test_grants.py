@@ -36,6 +36,7 @@ MAY_CALL = {
     | {"doctor_pg_cron", "doctor_cron_mode", "doctor_snapshots"}
     | {"cron_setting", "cron_home", "cron_command", "cron_knows_seconds", "recorded_cron_jobs"}
     | {"preview", "preview_json", "preview_facts", "deletion_reach", "file_triggers", "quoted_name"}
+    | {"rows_estimated"}
     | {"due_query", "due_statement", "due_function", "due_shift", "generated_name"},
     "grant_author": {"quoted_name", "path_digest"}
     | {"attach_files", "detach_files", "detach_dropped", "attachment_findings"}

@@ -97,12 +97,15 @@ def test_counting_stops_at_the_bound(conn):
     conn.execute("create table shed.child (thing bigint references shed.things on delete cascade)")
     conn.execute("insert into shed.child select id from shed.things, generate_series(1, 3)")
     conn.execute("create index on shed.child (thing)")
+    conn.execute("create table shed.few (thing bigint references shed.things on delete cascade)")
+    conn.execute("insert into shed.few select id from shed.things order by id limit 5")
+    conn.execute("create index on shed.few (thing)")
     conn.execute("vacuum analyze shed.things")
 
     found = look(conn, bound=10)
 
     assert due(found) == dict.fromkeys(("now", "1 hour", "24 hours", "7 days"), "at least 10")
-    assert along(found) == {"shed.child": ("cascade", 10, True)}
+    assert along(found) == {"shed.child": ("cascade", 10, True), "shed.few": ("cascade", 5, True)}
     assert found["table"] == {"rows": 20, "estimated": True}
     assert found["estimate"]["at_least"] is True
     assert due(look(conn, bound=20))["now"] == 20
@@ -534,3 +537,50 @@ def test_files_are_counted_where_an_attachment_declares_them(conn):
         assert one(conn, "select count(*) from lapse.file_cleanup_queue") == 4
     finally:
         conn.execute("select lapse.detach_files('shed.photos', 'path'); delete from lapse.file_cleanup_queue")
+
+
+def test_whether_the_brake_would_stop_it_is_said_and_after_a_run_that_it_holds(conn):
+    conn.execute("select lapse.alter_policy('sweep', p_max_fraction => 0.5, p_brake_rows => 3)")
+    shed.add(conn, 3)
+    assert look(conn)["brake"] == {
+        "max_fraction": 0.5,
+        "brake_rows": 3,
+        "released": 0,
+        "holds": False,
+        "would_stop": False,
+    }
+
+    shed.add(conn, 2)
+    found = look(conn)
+    assert found["brake"]["would_stop"] is True
+    assert found["findings"] == [
+        "the brake would stop it: 5 rows are due, more than 3 and more than 50.00 % of the table."
+        " Let them go: select lapse.release_brake('sweep');"
+    ]
+
+    open_question = look(conn, bound=2)
+    assert open_question["brake"]["would_stop"] is None
+    assert open_question["not_known"] == [
+        "whether the brake would stop it: more rows are due than were counted"
+    ]
+
+    shed.fails(conn, "call lapse.run('sweep')")
+    assert look(conn)["findings"][0].startswith("the brake holds it: 5 rows are due")
+    conn.execute("select lapse.release_brake('sweep')")
+    assert look(conn)["brake"]["would_stop"] is False
+
+
+def test_held_rows_are_told_apart_and_a_database_that_is_not_adopted_is_a_finding(conn):
+    ids = shed.add(conn, 2)
+    conn.execute("select lapse.hold('shed.things', %s, 'a lawsuit')", [str(ids[0])])
+
+    found = look(conn)
+    assert (due(found)["now"], found["blocked_rows"], found["held_rows"]) == (1, 0, 1)
+    assert lines(conn)["held"] == "1 rows: see lapse.hold"
+
+    conn.execute("select lapse.disown_database()")
+    try:
+        (finding,) = look(conn)["findings"]
+        assert " is not adopted: " in finding
+    finally:
+        conn.execute("select lapse.adopt_database()")

@@ -83,6 +83,8 @@ def _due(document: Document) -> Iterator[RenderableType]:
         yield Text(f"  the oldest since {document['oldest_due']}")
     if document["blocked_rows"]:
         yield Text(f"  set aside: {document['blocked_rows']:,} (lapse.blocked_row)", style="yellow")
+    if document["held_rows"]:
+        yield Text(f"  held: {document['held_rows']:,} (lapse.hold)", style="cyan")
     estimate = document["estimate"]
     if estimate and estimate["batches"]:
         least = "at least" if estimate["at_least"] else "about"

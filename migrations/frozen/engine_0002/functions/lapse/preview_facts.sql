@@ -1,6 +1,6 @@
 -- lapse.preview_facts: what the engine itself knows of a policy, for lapse.preview.
 --
--- In: its name. Out: one object: the policy, the numbers of its table and step, how it stands, how many rows are set aside, the tables
+-- In: its name. Out: one object: the policy, the numbers of its table and step, how it stands, how many rows are set aside or held, the tables
 -- whose files are attached, and the pace of its last runs. No row of the target is looked at. Raises LP002 for an unknown policy. The pace is that of the last ten
 -- runs in the history that changed rows and did not fail: rows a batch, and rows a second of their whole time.
 
@@ -25,7 +25,9 @@ begin
                'last_status', s.last_status,
                'batch_limit', least(s.batch_limit, p.batch_size),
                'max_runtime', extract(epoch from p.max_runtime),
-               'braked_at', to_jsonb(s) ->> 'braked_at',
+               'braked', s.braked_at is not null,
+               'released', coalesce(s.released_rows, 0),
+               'halted', lapse.halt_reason(),
                'attachments', (select coalesce(jsonb_agg(to_jsonb(a)), '[]') from lapse.attachment as a),
                'blocked', (select count(*) from lapse.blocked_row as b where b.policy = p.name and b.hold_key is null),
                'held', (select count(*) from lapse.blocked_row as b where b.policy = p.name and b.hold_key is not null),

@@ -63,12 +63,13 @@ begin
         'schedule', v_facts -> 'schedule', 'next_run_at', v_facts -> 'next_run_at', 'last_status', v_facts -> 'last_status',
         'target', v_policy.target_table, 'step', v_policy.step, 'blocked_rows', v_facts -> 'blocked',
         'held_rows', v_facts -> 'held', 'counted_to', p_cap);
+    v_findings := array_remove(array[v_facts ->> 'halted'], null);
 
     if v_policy.target_table is null then
         v_unknown := array['what is due: the policy names no table (lapse.alter_policy: p_target, p_key_columns, p_due_column)'];
     elsif v_target is null then
         v_unknown := array[format('anything: there is no table %s', v_policy.target_table)];
-        v_findings := array[format('there is no table %s', v_policy.target_table)];
+        v_findings := v_findings || format('there is no table %s', v_policy.target_table);
     end if;
 
     begin
@@ -121,16 +122,12 @@ begin
         end if;
 
         v_part := 'the size of the table';
-        with recursive tree as (
-            select v_target::oid as relid
-            union
-            select i.inhrelid from tree as t join pg_inherits as i on i.inhparent = t.relid
-        )
-        select sum(c.reltuples)::bigint
-          into v_of
-          from tree as t
-          join pg_class as c on c.oid = t.relid and c.relkind <> 'p'
-        having bool_and(c.reltuples >= 0);
+        begin
+            v_of := lapse.rows_estimated(v_target);
+        exception
+            when others then
+                null;  -- locked: not even its size is told
+        end;
         -- What seems to have room within the bound is counted, since statistics may be old.
         v_estimate := true;
         if v_rows is not null and (v_of is null or v_of < 2 * p_cap) then
@@ -212,19 +209,25 @@ begin
                                             (v_facts ->> 'batch_limit')::numeric));
         v_seconds := coalesce(round(v_rows / nullif((v_facts -> 'pace' ->> 'per_second')::numeric, 0), 1), v_batches * 0.2);
 
-        if (v_facts -> 'policy' ->> 'max_fraction') is not null then
+        if (v_facts -> 'policy' ->> 'max_fraction')::numeric < 1 then
+            -- As lapse.judge_run says; what was counted no further than the bound may leave it open.
             v_brake := jsonb_build_object(
                 'max_fraction', v_facts -> 'policy' -> 'max_fraction', 'brake_rows', v_facts -> 'policy' -> 'brake_rows',
-                'holds', v_facts ->> 'braked_at' is not null,
-                'would_stop', v_facts ->> 'braked_at' is not null
-                              or v_rows > (v_facts -> 'policy' ->> 'brake_rows')::bigint
-                                 and v_rows > (v_facts -> 'policy' ->> 'max_fraction')::numeric * v_of);
+                'released', v_facts -> 'released', 'holds', v_facts -> 'braked',
+                'would_stop', case when v_rows - (v_facts ->> 'released')::bigint > (v_facts -> 'policy' ->> 'brake_rows')::bigint
+                                   then true when not v_least then false end
+                              and ((v_facts ->> 'braked')::boolean
+                                   or case when v_rows - (v_facts ->> 'released')::bigint
+                                                > (v_facts -> 'policy' ->> 'max_fraction')::numeric * v_of
+                                           then true when not v_least and v_of is not null then false end));
             if (v_brake ->> 'would_stop')::boolean then
                 v_findings := v_findings || format(
-                    'the brake %s: %s%s rows of %s are more than %s %% of the table. Let go: select lapse.release_brake(%L);',
-                    case when (v_brake ->> 'holds')::boolean then 'holds it' else 'would stop it' end,
-                    case when v_least then 'at least ' else '' end, v_rows, v_target,
+                    'the brake %s: %s%s rows are due, more than %s and more than %s %% of the table. Let them go: select lapse.release_brake(%L);',
+                    case when (v_facts ->> 'braked')::boolean then 'holds it' else 'would stop it' end,
+                    case when v_least then 'at least ' else '' end, v_rows, v_brake ->> 'brake_rows',
                     round((v_brake ->> 'max_fraction')::numeric * 100, 2), v_policy.name);
+            elsif v_brake ->> 'would_stop' is null then
+                v_unknown := v_unknown || 'whether the brake would stop it: more rows are due than were counted'::text;
             end if;
         end if;
 
