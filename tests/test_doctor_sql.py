@@ -810,7 +810,7 @@ def test_a_table_that_a_source_asks_may_refer_to_files(conn):
 
 ATTACHED = """
 create table public.photos (id bigint primary key, file text, state text not null default 'shown');
-create index on public.photos (file);
+create index on public.photos (lapse.path_digest(file));
 create table public.albums (id int, cover bigint references public.photos);
 create index on public.albums (cover);
 """
