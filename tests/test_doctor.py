@@ -26,19 +26,18 @@ from pglapse.errors import SchemaError
 from pglapse.storage import Away, marker
 from pglapse.storage.folders import FOLDER
 from pglapse.storage.s3.settings import S3Settings
-from tests.support import databases, roles
+from tests.support import databases, pages, roles
+from tests.support.install import ROOT
 from tests.support.mounts import tmpfs
 from tests.support.pooler import pgbouncer
 from tests.support.running import pglapse
-from tests.test_doctor_sql import adopt, role
+from tests.test_doctor_sql import role
 
 
 @pytest.fixture(scope="module")
 def dsn(server: str, template: str) -> Iterator[str]:
     """One database for this module, sound and just ticked."""
     with databases.database(server, template) as own:
-        with psycopg.connect(own, autocommit=True) as made:
-            adopt(made)
         yield own
 
 
@@ -166,6 +165,14 @@ def test_a_configuration_that_was_named_and_can_not_be_read_is_a_failure(conn, d
 
     assert (code, found["storages_here"].level) == (2, "fail")
     assert found["queue"].level == "ok"
+
+
+def test_its_page_runs_as_it_is_written_and_names_every_check(conn, dsn):
+    assert pages.run(ROOT / "docs" / "doctor.md", dsn) == 1
+
+    page = (ROOT / "docs" / "doctor.md").read_text()
+    names = conn.execute("select name from lapse.doctor_checks()").fetchall()
+    assert [name for (name,) in names if f"| `{name}` |" not in page] == []
 
 
 # ---- one by one -------------------------------------------------------------------------------------

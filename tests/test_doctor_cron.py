@@ -13,7 +13,7 @@ from pglapse.doctor import cron
 from pglapse.doctor.finding import Finding
 from tests.support import databases, shed
 from tests.support.cron import installed_at_home, jobs, version
-from tests.test_doctor_sql import adopt, level, mend, role, said, trouble
+from tests.test_doctor_sql import level, mend, role, said, trouble
 
 pytestmark = pytest.mark.cron
 
@@ -183,8 +183,6 @@ def test_an_owner_who_is_no_superuser_is_told_what_he_can_not_see(home):
 def elsewhere(dsn: str, installed: str, monkeypatch: pytest.MonkeyPatch) -> Iterator[deadline.Connection]:
     """Another database, scheduled from pg_cron's, as the command connects to it."""
     monkeypatch.setenv("DATABASE_URL", dsn)
-    with psycopg.connect(dsn, autocommit=True) as made:
-        adopt(made)
     with deadline.connect(Patience(20)) as connection:
         yield connection
     with psycopg.connect(installed, autocommit=True) as admin:

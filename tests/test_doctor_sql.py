@@ -3,8 +3,9 @@
 import re
 import secrets
 from collections.abc import Iterator
-from contextlib import closing, contextmanager
+from contextlib import closing, contextmanager, suppress
 from datetime import timedelta
+from decimal import Decimal
 from threading import Timer
 from typing import Any
 
@@ -26,8 +27,6 @@ LEVELS = {"ok", "warn", "fail"}
 def dsn(server: str, template: str) -> Iterator[str]:
     """One database for this module; every test leaves it as it was found."""
     with databases.database(server, template) as own:
-        with psycopg.connect(own, autocommit=True) as made:
-            adopt(made)
         yield own
 
 
@@ -36,14 +35,6 @@ def conn(conn: psycopg.Connection[Any]) -> psycopg.Connection[Any]:
     """A connection to it, just after a worker has ticked."""
     conn.execute("call lapse.run_due('worker')")
     return conn
-
-
-def adopt(conn: psycopg.Connection[Any]) -> None:
-    """Let a clone of the template be what pglapse is to clean up."""
-    conn.execute(
-        "update lapse.identity set database_name = current_database(),"
-        " system_identifier = (select c.system_identifier from pg_control_system() as c)"
-    )
 
 
 def said(
@@ -241,12 +232,12 @@ def test_spans_are_in_words(conn, span, words):
 
 def test_a_copy_of_the_database_is_a_failure(conn):
     conn.execute("update lapse.identity set database_name = 'production'")
-    try:
-        command = trouble(conn, "identity", "belongs to database production")
-    finally:
-        adopt(conn)
 
-    assert command == "select lapse.adopt_database();"
+    mend(
+        conn,
+        trouble(conn, "identity", "belongs to database production: nothing runs"),
+    )
+
     assert level(conn, "identity") == "ok"
 
 
@@ -404,6 +395,21 @@ def test_a_policy_that_is_behind_is_told_from_one_whose_slot_is_still_to_come(sh
 
     mend(sheds, command)
 
+    assert level(sheds, "lag") == "ok"
+
+
+def test_a_policy_that_the_brake_holds_is_a_failure_and_not_behind_as_well(sheds):
+    shed.policy(sheds, every="10 s", p_max_fraction=Decimal("0.5"), p_brake_rows=0)
+    shed.add(sheds, 3)
+    with suppress(psycopg.Error):
+        shed.run(sheds)
+
+    mend(sheds, trouble(sheds, "policies", "policy sweep is braked for 0 s and takes nothing: 3 of 3 rows"))
+    shed.run(sheds)
+
+    assert (level(sheds, "policies"), shed.left(sheds)) == ("ok", [])
+    sheds.execute("update lapse.policy_state set braked_at = now(), braked_rows = 1, braked_of = 1")
+    shed.add(sheds, 1)
     assert level(sheds, "lag") == "ok"
 
 

@@ -39,6 +39,7 @@ def clean(admin: psycopg.Connection) -> None:
     )
     for pid in admin.execute(
         "select pid from pg_stat_activity where query like 'call lapse.run_due(%' and pid <> pg_backend_pid()"
+        "   and datname = current_database()"  # others' are other tests'
     ).fetchall():
         admin.execute("select pg_terminate_backend(%s, 5000)", pid)
     admin.execute(f"drop schema if exists lapse, market, {MARK} cascade")
