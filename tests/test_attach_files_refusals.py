@@ -161,6 +161,20 @@ def test_an_expression_that_is_more_than_one_or_looks_further_than_its_row_is_re
     assert traces(conn) == (0,)
 
 
+def test_a_virtual_column_is_refused_since_triggers_do_not_see_it(conn):
+    if conn.info.server_version < 180000:
+        pytest.skip("PostgreSQL 18 brought virtual columns")
+    conn.execute(
+        "create table app.virtual (id int primary key, doc jsonb, path text, "
+        "seen text generated always as (doc ->> 'path') virtual)"
+    )
+
+    assert "is a virtual column" in str(refused(conn, "'app.virtual', 'seen', 's'"))
+    assert "column seen is a virtual one" in str(
+        refused(conn, "'app.virtual', 'path', 's', p_live_when => 'seen is null'")
+    )
+
+
 def test_the_hint_for_a_missing_index_is_the_statement_that_creates_it(conn):
     conn.execute(
         'create table app.plain (id int primary key, "Path" varchar, disk text) partition by range (id)'
@@ -306,17 +320,36 @@ def test_only_the_owner_may_and_only_one_who_may_queue_files(conn, owner):
 
 
 def test_nobody_registers_functions_that_are_none_of_ours(conn, owner):
+    conn.execute(
+        f"create table app.theirs (id int primary key, path text); grant trigger on app.theirs to {owner}"
+    )
     conn.execute(f"set session authorization {owner}")
-    conn.execute("""
-        create function app.lapse_files_x() returns trigger language plpgsql security definer as $$
-        -- Declared: {"path_column": "path", "storage": "s", "grace": {}}
-        begin return null; end; $$;
-    """)
+    for name in "xyz":
+        conn.execute(f"""
+            create function app.lapse_files_{name}() returns trigger language plpgsql security definer as $$
+            -- Declared: {{"path_column": "path", "storage": "s", "grace": {{}}}}
+            begin return null; end; $$;
+        """)
+    for name in "yz":  # the functions of a source, whose names and arguments are all that is asked for
+        conn.execute(f"""
+            create function app.lapse_files_{name}_in_use(p_storages text[], p_paths text[]) returns text
+                language sql security definer return '';
+            create function app.lapse_files_{name}_known(p_storages text[], p_paths text[]) returns text
+                language sql security definer return '';
+            create function app.lapse_files_{name}_listed(p_storage text, p_after text, p_limit integer)
+                returns text language sql security definer return '';
+        """)
+    conn.execute(
+        "create trigger lapse_files_x_delete after delete on app.uploads execute function app.lapse_files_x()"
+    )
+    conn.execute(
+        "create trigger lapse_files_z_delete after delete on app.theirs execute function app.lapse_files_z()"
+    )
 
-    with pytest.raises(psycopg.Error) as caught:
-        conn.execute("select lapse.record_attachment('app.lapse_files_x()'::regprocedure)")
-
-    assert caught.value.sqlstate == "LP035"
+    for name in "xyz":  # without a source, without a table, on the table of another
+        with pytest.raises(psycopg.Error) as caught:
+            conn.execute(f"select lapse.record_attachment('app.lapse_files_{name}()'::regprocedure)")
+        assert caught.value.sqlstate == "LP035", name
 
 
 def test_detaching_leaves_no_trace(conn, dsn):
