@@ -500,7 +500,7 @@ def test_a_bulk_change_after_a_small_one_is_planned_for_its_size(conn):
     conn.execute("update app.uploads set status = 'done'")
     put(conn, *(f"{number}" for number in range(25_000)))
 
-    conn.execute("set statement_timeout = '20s'")
+    conn.execute("set statement_timeout = '60s'")
     conn.execute("update app.uploads set status = 'done', path = 'n' || path where status = 'open'")
     conn.execute("update app.uploads set status = 'open'")
     conn.execute("delete from app.uploads")

@@ -128,7 +128,7 @@ def witness(conn: psycopg.Connection, steps: list, there: set[tuple[str, str]]) 
         there |= files(conn, "true")
 
 
-@settings(max_examples=40, deadline=None, suppress_health_check=list(HealthCheck))
+@settings(max_examples=30, deadline=None, suppress_health_check=list(HealthCheck))
 @given(STORY)
 @example(
     [

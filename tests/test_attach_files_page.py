@@ -7,4 +7,4 @@ from tests.support.install import ROOT
 
 
 def test_the_page_runs_as_it_is_written(dsn: str, tmp_path: Path) -> None:
-    assert pages.run(ROOT / "docs" / "files.md", dsn, folder=tmp_path) == 12
+    assert pages.run(ROOT / "docs" / "files.md", dsn, folder=tmp_path) == 13

@@ -87,6 +87,8 @@ EXPRESSIONS = [
     ("true, true", ""),
     ("true) or (true); drop table app.docs; select (true", ""),
     ("true; drop table app.docs", ""),
+    ("true), null); drop table app.docs; select coalesce((true", ""),
+    ("true), null) from app.uploads as t; drop table app.docs; select coalesce((true", ""),
     ("true) from app.docs as d, lateral (select true", ""),
     ("true) union all select (true", ""),
     ("$1", ""),
@@ -190,6 +192,17 @@ def test_the_hint_for_a_missing_index_is_the_statement_that_creates_it(conn):
     for statement in hint.splitlines():
         conn.execute(statement)
     attach(conn, "app.plain", "Path", storage_column="disk")
+
+
+def test_an_index_that_takes_different_paths_for_equal_does_not_serve(conn):
+    if not conn.execute("select 1 from pg_collation where collprovider = 'i'").fetchone():
+        pytest.skip("this server has no ICU")
+    conn.execute(
+        "create collation app.loose (provider = icu, locale = 'und-u-ks-level2', deterministic = false)"
+    )
+    conn.execute("create table app.plain (id int primary key, path text collate app.loose unique)")
+
+    assert refused(conn, "'app.plain', 'path', 's'").sqlstate == "LP037"
 
 
 def test_without_an_index_nothing_is_deleted_until_there_is_one(conn):
@@ -325,11 +338,11 @@ def test_nobody_registers_functions_that_are_none_of_ours(conn, owner):
     )
     conn.execute(f"set session authorization {owner}")
     for name in "xyz":
-        conn.execute(f"""
-            create function app.lapse_files_{name}() returns trigger language plpgsql security definer as $$
-            -- Declared: {{"path_column": "path", "storage": "s", "grace": {{}}}}
-            begin return null; end; $$;
-        """)
+        declared = '{"path_column": "path", "storage": "s", "grace": {}}'
+        conn.execute(
+            f"create function app.lapse_files_{name}() returns trigger language plpgsql security definer as"
+            f" $$\n-- Declared: {declared}\nbegin return null; end; $$"
+        )
     for name in "yz":  # the functions of a source, whose names and arguments are all that is asked for
         conn.execute(f"""
             create function app.lapse_files_{name}_in_use(p_storages text[], p_paths text[]) returns text
