@@ -72,3 +72,43 @@ def test_a_function_that_its_owner_makes_run_with_the_callers_rights_is_not_run(
     assert shed.column(conn, "select who from yard.seen") == []
     if kind == "in_use":
         assert claimed == [], "a source that can't be asked is not taken for a no"
+
+
+ARGUMENTS = "p_what text, p_after timestamptz, p_cutoff timestamptz, p_limit integer"
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        f"{ARGUMENTS}, p_relation regclass default null, p_settings text[] default null",
+        ARGUMENTS,
+        f"{ARGUMENTS}, p_relation text default null, p_settings text[] default null",
+    ],
+    ids=["itself", "one with fewer arguments", "one with other types"],
+)
+def test_a_function_that_names_due_rows_is_not_run_with_the_engines_rights(conn, author, arguments):
+    conn.execute(f"set role {author}")
+    conn.execute("create table yard.due (id int primary key, due timestamptz)")
+    conn.execute("create index on yard.due (due, id); insert into yard.due values (1, now())")
+    conn.execute("select lapse.create_expiry('sweep_yard', 'yard.due', 'due')")
+    conn.execute("reset role")
+    function = shed.one(conn, "select lapse.due_function(p) from lapse.policy as p where name = 'sweep_yard'")
+    conn.execute(f"set role {author}")
+    conn.execute(SPY.format(function=function, arguments=arguments, result="setof lapse.due_row"))
+    conn.execute("reset role")
+
+    for command in (
+        "select * from lapse.policy_status",
+        "call lapse.run('sweep_yard')",
+        "select lapse.due_keys('sweep_yard')",
+        "select * from lapse.index_proof('sweep_yard')",
+        "select * from lapse.preview('sweep_yard')",
+        "select * from lapse.doctor()",
+        "update lapse.policy_state set braked_at = now() where policy = 'sweep_yard'",
+        "select * from lapse.release_brake('sweep_yard')",
+    ):
+        with suppress(psycopg.errors.DatabaseError):
+            conn.execute(command)
+
+    assert set(shed.column(conn, "select who from yard.seen")) <= {author}
+    conn.execute("delete from lapse.policy where name = 'sweep_yard'")

@@ -21,7 +21,8 @@ declare
     v_both   text[];
 begin
     if p_policy.action is not null then
-        execute format('select array(select t.key from %s(''plan'', null, null, null, $1, $2) as t)', lapse.due_function(p_policy))
+        execute format('select array(select t.key from %s(''plan''::text, null::timestamptz, null::timestamptz, null::integer, '
+                       '$1, $2) as t)', lapse.checked_due_function(p_policy))
            into v_both
           using p_relation, p_settings;
         plan := v_both[1];

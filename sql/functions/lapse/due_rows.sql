@@ -19,7 +19,8 @@ create or replace function lapse.due_rows(
 as $$
 begin
     if p_policy.action is not null then
-        return query execute format('select t.key, t.due from %s($4, $1, $2, $3) as t', lapse.due_function(p_policy))
+        return query execute format('select t.key, t.due from %s($4, $1, $2, $3, null::regclass, null::text[]) as t',
+                                    lapse.checked_due_function(p_policy))
                using p_after, p_cutoff, p_limit, case when p_lock then 'lock' else 'look' end;
     elsif p_policy.target_table is not null then
         return query execute lapse.due_statement(p_policy) || case when p_lock then ' for update of t skip locked' else '' end

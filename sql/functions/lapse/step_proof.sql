@@ -47,8 +47,8 @@ begin
                                             '1000, ''infinity'', ''-infinity''',
                                             p_settings || case v_number when 2 then p_forced else '{}' end)).plan;
             else
-                execute format('select t.key from %s(''act'', null, null, null, null, $1) as t limit 1',
-                               lapse.due_function(p_policy))
+                execute format('select t.key from %s(''act''::text, null::timestamptz, null::timestamptz, null::integer, '
+                               'null::regclass, $1) as t limit 1', lapse.checked_due_function(p_policy))
                    into v_again
                   using p_settings || case v_number when 2 then p_forced else '{}' end;
             end if;

@@ -18,7 +18,8 @@ create or replace function lapse.due_query(p_policy lapse.policy)
 as $$
     select case
                when (p_policy).action is null then lapse.due_statement(p_policy)
-               else format('select t.key, t.due from %s(''look'', $1, $2, $3) as t', lapse.due_function(p_policy))
+               else format('select t.key, t.due from %s(''look''::text, $1::timestamptz, $2::timestamptz, $3::integer, '
+                           'null::regclass, null::text[]) as t', lapse.checked_due_function(p_policy))
            end
 $$;
 
