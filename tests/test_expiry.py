@@ -84,7 +84,7 @@ KEYS: dict[str, tuple[list[str], list[tuple[Any, ...]]]] = {
         [("6f1c2a1e-0000-4000-8000-000000000001",), ("6f1c2a1e-0000-4000-8000-000000000002",)],
     ),
     "text": (["text"], [("",), ("a'b\"c,{}\\",)]),
-    "text in a language": (['text collate "de-x-icu"'], [("Ä",), ("a",)]),
+    "text of another order": (['text collate "C"'], [("Ä",), ("a",)]),
     "numeric": (["numeric"], [("1.10",), ("1E+30",)]),
     "timestamptz": (["timestamptz"], [("2026-01-01 00:00:00.000001+00",), ("-infinity",)]),
     "bytea": (["bytea"], [(b"\x00\\",), (b"",)]),
@@ -100,8 +100,9 @@ KEYS: dict[str, tuple[list[str], list[tuple[Any, ...]]]] = {
 }
 
 
-@pytest.mark.parametrize("kind", KEYS)
-@pytest.mark.parametrize("index", ["primary key", "unique"])
+@pytest.mark.parametrize(
+    ("kind", "index"), [*((kind, "primary key") for kind in KEYS), ("uuid", "unique"), ("of two", "unique")]
+)
 def test_any_key_will_do(conn, kind, index):
     types, rows = KEYS[kind]
     names = [f"k{place}" for place in range(len(types))]
@@ -145,7 +146,7 @@ NAMES = st.one_of(
 
 
 @settings(
-    max_examples=25,
+    max_examples=12,
     deadline=None,
     suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow],
 )
