@@ -420,6 +420,18 @@ def test_files_that_a_held_row_asked_to_delete_wait_until_it_is_released(conn):
     assert outcomes(conn) == []
 
 
+def test_files_are_held_also_where_no_file_source_is_registered(conn):
+    conn.execute("create table shed.pictures (id bigint primary key); insert into shed.pictures values (1)")
+    hold(conn, 1, "shed.pictures")
+
+    with conn.transaction(force_rollback=True):
+        conn.execute("delete from lapse.file_source")
+        conn.execute(
+            "select lapse.enqueue_file('s', 'held', p_source_table => 'shed.pictures', p_source_id => '1')"
+        )
+        assert exchange(conn).paths == []
+
+
 @pytest.mark.parametrize("target", ["market.tasks", "market.task_files"])
 def test_the_files_of_a_held_task_stay_whatever_becomes_of_it(conn, target):
     user = user_of(conn)

@@ -147,6 +147,7 @@ def test_a_table_that_is_locked_as_a_whole_is_not_waited_for(conn, dsn):
     (row,) = shed.add(conn, 1)
     with psycopg.connect(dsn) as locker:
         locker.execute("lock table shed.things")
+        conn.execute("set statement_timeout = '10 s'")
 
         ((_, state, says),) = why(conn, row)
 
