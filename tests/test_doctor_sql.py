@@ -582,9 +582,7 @@ def test_workers_of_different_versions_are_noticed(conn):
 def test_storages_that_nobody_serves_and_those_in_trouble_are_told(conn):
     with conn.transaction(force_rollback=True):
         enqueue(conn, "a", storage="lonely")
-        assert "storage.lonely" in trouble(
-            conn, "storages", "no worker has ever served storage lonely, and 1 of its files"
-        )
+        mend(conn, trouble(conn, "storages", "no worker has ever served storage lonely, and 1 of its files"))
         conn.execute("delete from lapse.file_cleanup_queue")
 
         conn.execute("select lapse.worker_hello('w', 'h', 1, '1', '{public, private}')")
@@ -862,6 +860,47 @@ def test_a_state_that_nothing_names_is_a_warning_until_somebody_says_that_it_may
 
     assert level(sheds, "statuses") == "ok"
     assert "archi''ved" in shed.one(sheds, "select description from lapse.policy where name = 'sweep'")
+
+
+def test_a_view_that_took_a_targets_place_is_not_read_with_the_owners_rights(sheds):
+    shed.policy(sheds)
+    sheds.execute(
+        "drop table shed.things;"
+        "create function shed.planted() returns text language plpgsql"
+        " as $$ begin raise exception 'read as %', current_user; end $$;"
+        "create view shed.things as"
+        " select 1::bigint as id, now() as due, 'thing' as kind, shed.planted() as status"
+    )
+    try:
+        assert said(sheds, "statuses")[0][0] == "ok"
+        assert "read as" not in str(said(sheds))
+    finally:
+        sheds.execute("drop view shed.things")
+
+
+def test_a_table_of_an_odd_name_is_read_all_the_same(sheds):
+    sheds.execute(
+        """create table shed."odd(name '" (id int primary key, due timestamptz not null, "st*te" text);"""
+        """insert into shed."odd(name '" values (1, now(), 'lost')"""
+    )
+    shed.policy(
+        sheds,
+        target=False,
+        p_target="""shed."odd(name '\"""",
+        p_key_columns=["id"],
+        p_due_column="due",
+        p_predicate="""t."st*te" = 'known'""",
+    )
+
+    assert "whose st*te is 'lost'" in said(sheds, "statuses")[0][1]
+
+
+@pytest.mark.parametrize(
+    ("text", "word"),
+    [("a-b_1.c/d=e", "a-b_1.c/d=e"), ("", "''"), ("a b", "'a b'"), ("it's; rm", "'it'\\''s; rm'")],
+)
+def test_names_are_one_word_for_a_shell(conn, text, word):
+    assert shed.one(conn, "select lapse.shell_word(%s)", text) == word
 
 
 def test_the_marketplaces_states_are_all_named(conn):

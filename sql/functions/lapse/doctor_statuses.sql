@@ -10,7 +10,7 @@
 create or replace function lapse.doctor_statuses(p_now timestamptz)
     returns table (level text, message text, command text)
     language plpgsql
-    stable
+    volatile  -- it locks
     set search_path = pg_catalog, pg_temp
 as $$
 declare
@@ -35,7 +35,7 @@ begin
                    (select string_agg(f.prosrc, ' ') from lapse.own_triggers() as o join pg_proc as f on f.oid = o.function
                      where o.relation = t.relation),
                    (select string_agg(f.prosrc, ' ') from pg_proc as f
-                     where f.pronamespace = c.relnamespace and f.prosrc ~ ('\m' || c.relname || '\M')
+                     where f.pronamespace = c.relnamespace and position(c.relname in f.prosrc) > 0
                        and obj_description(c.relnamespace, 'pg_namespace') ~ '\mpglapse\M')) as said
           from targets as t
           join pg_class as c on c.oid = t.relation
@@ -43,10 +43,14 @@ begin
           join pg_attribute as a on a.attrelid = c.oid and a.attnum > 0 and not a.attisdropped
           join pg_type as y on y.oid = a.atttypid
          where (y.typtype = 'e' or y.oid in ('text'::regtype, 'varchar'::regtype, 'bpchar'::regtype))
+           and c.relkind in ('r', 'p')
            and t.predicates ~ ('\m' || regexp_replace(a.attname, '([^[:alnum:]_])', '\\\1', 'g') || '\M')
          order by 2, a.attnum
     loop
         v_seen := v_seen + 1;
+        -- Its owner may put a view in its place, whose functions would run with our rights. What is locked stays what it is.
+        execute format('lock table %s in access share mode', v_column.name);
+        continue when not exists (select from pg_class as c where c.oid = to_regclass(v_column.name) and c.relkind in ('r', 'p'));
         execute format('select array(select distinct v.value from (select t.%I::text as value from %s as t limit 10000) as v '
                        'where v.value is not null limit 31)', v_column.att, v_column.name)
            into v_values;

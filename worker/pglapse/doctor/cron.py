@@ -86,7 +86,7 @@ def _there(
     here: Connection, there: psycopg.Connection[Any], recorded: dict[int, tuple[str, str, str]]
 ) -> Iterator[Finding]:
     home, target = database(there), database(here)
-    again = f"pglapse schedule --cron-dsn dbname={home}"
+    again = str(scheduling.one(here, "select lapse.cron_command('schedule', %s)", [home]))
     if scheduling.installed(there) is None:
         if recorded:
             yield fail(CHECK, f"jobs are recorded in database {home}, which has no pg_cron", again)

@@ -21,7 +21,7 @@ as $$
     select 'fail',
            format('no worker has ever served storage %s, and %s%s of its files are due: is its name mistyped?', l.storage,
                   case when l.counts_are_minimum then 'at least ' else '' end, l.due),
-           format('pglapse worker  # with [storage.%s] in its pglapse.toml', l.storage)
+           format('select * from lapse.queue_detail where storage = %L; -- then a worker: pglapse worker, with a table [storage.NAME] in its pglapse.toml', l.storage)
       from live as l
      where l.first_served_at is null and l.due > 0
     union all

@@ -12,7 +12,7 @@ as $$
     select 'warn',
            format('the last sweep of storage %s, %s ago, stopped: %s', s.name, lapse.doctor_span(p_now - s.sweep_ended_at),
                   left(s.sweep_result ->> 'stopped', 300)),
-           format('pglapse sweep --dry-run --storage %s  # look, then again without --dry-run and with the limits that it names', s.name)
+           format('pglapse sweep --dry-run --storage %s  # look, then again without --dry-run and with the limits that it names', lapse.shell_word(s.name))
       from lapse.storage as s
      where s.sweep_result ->> 'stopped' is not null
        and s.sweep_result ->> 'stopped' <> 'told to stop'
@@ -20,7 +20,7 @@ as $$
     select 'warn',
            format('a sweep of storage %s began %s ago and has not ended: its worker is gone, or it is still at it', s.name,
                   lapse.doctor_span(p_now - s.sweep_began_at)),
-           format('pglapse sweep --storage %s', s.name)
+           format('pglapse sweep --storage %s', lapse.shell_word(s.name))
       from lapse.storage as s
      where s.sweep_began_at < p_now - interval '7 hours'
        and (s.sweep_ended_at is null or s.sweep_ended_at < s.sweep_began_at)
