@@ -211,7 +211,7 @@ begin
     perform lapse.enter_expiry(to_regprocedure(v_due || c_due), p_replace);
 
     begin
-        execute format('select from %s(''act'', null, null, 0)', v_due);
+        execute format('select from %s(''act''::text, null::timestamptz, null::timestamptz, 0, null::regclass, null::text[])', v_due);
     exception
         when others then
             raise exception using

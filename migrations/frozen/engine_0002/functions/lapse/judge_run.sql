@@ -65,7 +65,8 @@ begin
     v_needed := ceil((due - p_spare) / p_policy.max_fraction)::bigint;
     execute case
                 when p_policy.action is null then format('select count(*) from (select from %s limit $1) as t', v_table)
-                else format('select t.key::bigint from %s(''size'', null, null, $1) as t', lapse.due_function(p_policy))
+                else format('select t.key::bigint from %s(''size''::text, null::timestamptz, null::timestamptz, $1, '
+                            'null::regclass, null::text[]) as t', lapse.checked_due_function(p_policy))
             end
        into of_rows
       using least(v_needed, c_most)::integer;
