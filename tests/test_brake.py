@@ -283,7 +283,7 @@ def test_the_parts_of_a_partitioned_table_are_summed(conn):
     assert due(conn) == 0
 
 
-def test_a_declared_policy_has_a_brake_and_is_judged_by_what_the_server_knows_of_its_table(conn):
+def test_a_declared_policy_has_a_brake_too(conn):
     conn.execute("create index on shed.things (due, id)")
     conn.execute("select lapse.create_expiry('sweep', 'shed.things', 'due', p_brake_rows => 10)")
     stands(conn, 30, 10)

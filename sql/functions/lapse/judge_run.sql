@@ -70,7 +70,7 @@ begin
             end
        into of_rows
       using least(v_needed, c_most)::integer;
-    brakes := of_rows < v_needed;
+    brakes := of_rows < least(v_needed, c_most);
 end;
 $$;
 
