@@ -57,8 +57,8 @@ begin
                 using v_storages, v_paths;
         exception when others then
             v_error := format('file source %s failed: %s', v_source.name, sqlerrm);
-            -- Its table, or a column of it, is not what it was.
-            if v_source.target_table is not null and left(sqlstate, 2) in ('42', '3F') then
+            -- Its table, a column of it, or its functions are not what they were.
+            if v_source.target_table is not null and left(sqlstate, 2) in ('42', '3F', 'LP') and sqlstate <> 'LP037' then
                 v_error := format('%s; if table %s was dropped: select lapse.detach_dropped(); if it was renamed or '
                                   'altered, call lapse.attach_files again with p_replace => true',
                                   v_error, v_source.target_table);
