@@ -378,6 +378,7 @@ def test_a_table_that_is_gone_is_a_finding(conn):
     found = look(conn)
 
     assert found["findings"] == ["there is no table shed.things"]
+    assert lines(conn)["table"] == "shed.things"
     assert not preview.clear(found)
 
 

@@ -53,6 +53,9 @@ def test_a_due_row_says_since_when_and_who_takes_it_when(conn):
     conn.execute("update lapse.policy_state set next_run_at = now()")
     conn.execute("update lapse.tick_source set last_tick_at = '2020-01-01 00:00:00+00'")
     never = only(conn, row)
+    with conn.transaction(force_rollback=True):
+        conn.execute("delete from lapse.tick_source")
+        not_once = only(conn, row)
     conn.execute("select lapse.begin_run('sweep', null, false)")
     now = only(conn, row)
 
@@ -63,6 +66,7 @@ def test_a_due_row_says_since_when_and_who_takes_it_when(conn):
     assert never[1].endswith(
         "; would be taken by the next tick, but nobody ticks: the last one was at 2020-01-01 00:00:00+00"
     )
+    assert not_once[1].endswith("but nobody ticks: there has been none")
     assert "; a run is under way since " in now[1]
 
 

@@ -20,9 +20,9 @@ as $$
            select 10, 'policy', concat(o.d ->> 'policy', case when (o.d ->> 'enabled')::boolean then '' else ', paused' end,
                                        ', ', o.d ->> 'schedule', coalesce(': ' || nullif(o.d ->> 'description', ''), ''))
            union all
-           select 20, 'table', concat(o.d ->> 'target', coalesce(concat(
-                                   ', ', case when (o.d -> 'table' ->> 'estimated')::boolean then 'about ' end,
-                                   nullif(o.d -> 'table' ->> 'rows', ''), ' rows'), ''))
+           select 20, 'table', concat(o.d ->> 'target',
+                                      ', ' || case when (o.d -> 'table' ->> 'estimated')::boolean then 'about ' else '' end
+                                      || nullif(o.d -> 'table' ->> 'rows', '') || ' rows')
             where o.d ->> 'target' is not null
            union all
            select 30 + h.place::integer, 'due ' || case when h.name = 'now' then 'now' else 'within ' || h.name end,

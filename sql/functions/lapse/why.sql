@@ -187,8 +187,8 @@ begin
                 when v_state.next_run_at > v_now       then format('will be taken by the run at %s',
                                                                    date_trunc('second', v_state.next_run_at))
                 when v_silent < interval '2 minutes'   then 'will be taken by the next tick'
-                else format('would be taken by the next tick, but nobody ticks%s',
-                            format(': the last one was at %s', date_trunc('second', v_now - v_silent)))
+                else 'would be taken by the next tick, but nobody ticks: '
+                     || coalesce('the last one was at ' || date_trunc('second', v_now - v_silent), 'there has been none')
             end;
         end if;
 
