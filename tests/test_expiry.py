@@ -402,9 +402,13 @@ def test_a_row_renewed_after_the_statement_began_is_looked_at_again_under_its_lo
     declare(conn, p_predicate="app.patient(id)", p_lock_timeout="30 s")
     renewed, _ = add(conn, count=2)
 
-    with psycopg.connect(dsn) as user, psycopg.connect(dsn) as keeper:
+    with (
+        psycopg.connect(dsn) as user,
+        psycopg.connect(dsn) as keeper,
+        psycopg.connect(dsn, autocommit=True) as sweeper,
+    ):
         keeper.execute("select pg_advisory_xact_lock(77)")
-        with running(dsn, "call lapse.run('sessions')"):
+        with running(sweeper, "call lapse.run('sessions')"):
             databases.until(
                 conn,
                 "select count(*) from pg_locks where locktype = 'advisory' and objid = 77 and not granted",
@@ -430,7 +434,10 @@ def test_two_runs_at_once_do_no_row_twice_and_neither_waits(conn, dsn):
         """
     )
 
-    with running(dsn, "call lapse.run('sessions')"):
+    with (
+        psycopg.connect(dsn, autocommit=True) as sweeper,
+        running(sweeper, "call lapse.run('sessions')"),
+    ):
         for _ in range(20):
             step = "select handled from app.lapse_expire_sessions(10, now(), '-infinity')"
             conn.execute(step)

@@ -107,7 +107,7 @@ def test_an_author_does_nothing_to_anybody_elses_table_or_policy(conn, roles):
     assert refused(conn, "select lapse.create_policy('x', 'app.x', '1 hour')") == "42501"
     for table in ("policy", "policy_state", "blocked_row", "run_log"):
         assert refused(conn, f"select from lapse.{table}") == "42501"
-    conn.execute(f"select lapse.enter_expiry('{due}'::regprocedure, true)")  # says again what its owner said
+    assert refused(conn, f"select lapse.enter_expiry('{due}'::regprocedure, true)") == "LP022"
 
     conn.execute("reset role")
     after = conn.execute("select * from lapse.policy").fetchall()
@@ -139,9 +139,10 @@ def test_a_function_that_somebody_made_up_declares_nothing(conn, roles, kind):
         f'{{"policy": {{"name": "evil", "step": "app.lapse_expire_evil", "target_table": "{target}",'
         f' "action": {action}, "predicate": "true", "key_columns": ["id"], "due_column": "expires_at"}}}}'
     )
-    conn.execute(sql.SQL("comment on function app.lapse_due_evil() is {}").format(sql.Literal(spec)))
 
-    assert refused(conn, "select lapse.enter_expiry('app.lapse_due_evil()', false)") == "LP022"
+    with conn.transaction(force_rollback=True):
+        conn.execute(sql.SQL("comment on function app.lapse_due_evil() is {}").format(sql.Literal(spec)))
+        assert refused(conn, "select lapse.enter_expiry('app.lapse_due_evil()', false)") == "LP022"
 
 
 def test_a_policy_is_not_forgotten_because_somebody_made_its_name_ambiguous(conn, roles):

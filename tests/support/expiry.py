@@ -73,20 +73,20 @@ def functions(conn: psycopg.Connection[Any]) -> list[str]:
 
 
 @contextmanager
-def running(dsn: str, command: str) -> Iterator[None]:
-    """Run a command in a session of its own meanwhile; the block's end waits for it, and fails if it did."""
-    failed: list[psycopg.Error] = []
+def running(session: psycopg.Connection[Any], command: str, *, fails: str | None = None) -> Iterator[None]:
+    """Run a command in another session meanwhile; the block's end waits for it, and for how it ended."""
+    ended: list[str | None] = []
 
     def call() -> None:
         try:
-            with psycopg.connect(dsn, autocommit=True, options="-c search_path=") as session:
-                session.execute(command)
+            session.execute(command)
         except psycopg.Error as error:
-            failed.append(error)
+            ended.append(error.sqlstate)
+        else:
+            ended.append(None)
 
     thread = threading.Thread(target=call, daemon=True)
     thread.start()
     yield
     thread.join(60)
-    assert not thread.is_alive()
-    assert failed == []
+    assert ended == [fails]

@@ -1,11 +1,11 @@
 -- lapse.enter_expiry: puts a policy that was declared into lapse.policy.
 --
 -- In: the function that names the policy's due rows, as lapse.create_expiry made it; whether a policy that is there may be
--- replaced. Out: nothing. It trusts no argument and no caller: what the policy is stands in that function's comment, which
--- only the owner of the function can have written, and it counts only if the function and the step beside it belong to the owner of
--- the table and run with his rights. Whoever calls this for somebody else's function only repeats what that one
--- has said. Raises LP022 where something of this does not hold, LP003 for a name that another policy has, and what
--- lapse.check_policy raises.
+-- replaced. Out: nothing. It trusts no argument and can't see who calls: what the policy is stands in that function's comment, which
+-- only the owner of the function can have written, and it counts only if that was done in this very transaction, and if the
+-- function and the step beside it belong to the owner of the table and run with his rights. So nobody can have somebody else's
+-- policy entered again, say to undo what an operator has changed or paused since. Raises LP022 where something of this
+-- does not hold, LP003 for a name that another policy has, and what lapse.check_policy raises.
 --
 -- The owner of the table needs a few functions of the engine for his step to run; they are granted to him here.
 
@@ -25,11 +25,15 @@ declare
     v_target oid;
     v_other  boolean;
 begin
-    select p.proowner, p.proname, p.prosecdef, n.nspname, o.rolname as owner, obj_description(p.oid, 'pg_proc') as said
+    select p.proowner, p.proname, p.prosecdef, n.nspname, o.rolname as owner, d.description as said,
+           exists (select from pg_locks as l
+                    where l.locktype = 'transactionid' and l.pid = pg_backend_pid() and l.granted
+                      and l.transactionid = d.xmin) as just_said
       into v_due
       from pg_proc as p
       join pg_namespace as n on n.oid = p.pronamespace
       join pg_roles as o on o.oid = p.proowner
+      join pg_description as d on d.classoid = 'pg_proc'::regclass and d.objoid = p.oid and d.objsubid = 0
      where p.oid = p_due;
     v_spec := substring(v_due.said from '\{.*\}')::jsonb;
     v_policy := jsonb_populate_record(null::lapse.policy, v_spec -> 'policy');
@@ -37,6 +41,7 @@ begin
 
     if v_spec is null
        or v_policy.action is null
+       or not v_due.just_said
        or v_due.prosecdef is not true
        or v_due.proname <> lapse.generated_name('due', v_policy.name)
        or v_policy.step is distinct from format('%I.%I', v_due.nspname, lapse.generated_name('expire', v_policy.name))
