@@ -420,6 +420,21 @@ def test_files_that_a_held_row_asked_to_delete_wait_until_it_is_released(conn):
     assert outcomes(conn) == []
 
 
+def test_the_file_of_a_held_row_is_held_whatever_zone_its_deleter_lives_in(conn):
+    conn.execute("create table shed.shots (at timestamptz primary key, path text unique)")
+    conn.execute("insert into shed.shots values ('2026-01-02 03:04:05+00', 'shot')")
+    conn.execute("select lapse.attach_files('shed.shots', 'path', 's')")
+    hold(conn, "2026-01-02 03:04:05+00", "shed.shots")
+
+    conn.execute("set timezone = 'America/New_York'; set datestyle = 'German'")
+    conn.execute("delete from shed.shots")
+    conn.execute("reset timezone; reset datestyle")
+
+    assert shed.column(conn, "select source_id from lapse.file_cleanup_queue") == ["2026-01-02 03:04:05+00"]
+    assert exchange(conn).paths == []
+    conn.execute("drop table shed.shots; select lapse.detach_dropped()")
+
+
 def test_files_are_held_also_where_no_file_source_is_registered(conn):
     conn.execute("create table shed.pictures (id bigint primary key); insert into shed.pictures values (1)")
     hold(conn, 1, "shed.pictures")

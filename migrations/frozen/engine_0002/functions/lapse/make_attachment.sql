@@ -13,6 +13,16 @@ as $$
 declare
     c_settings constant text := 'security definer set search_path = pg_catalog, pg_temp set enable_seqscan = off '
                                 'set jit = off set row_security = off';
+    -- How a key is spelled, and what a condition says, must not hang on whose session it is: the application's or
+    -- the worker's. Where neither could, the settings are left out, since each statement pays for them.
+    c_spelling constant text := ' set timezone = ''UTC'' set datestyle = ''ISO'' set intervalstyle = ''postgres'' '
+                                'set bytea_output = ''hex'' set extra_float_digits = 1';
+    v_settings text := c_settings || case
+        when p_attachment.live_when is not null or p_attachment.due is not null
+             or exists (select from lapse.table_key(p_target) as k
+                          join pg_attribute as a on a.attrelid = p_target and a.attname = k.name
+                         where a.atttypid <> all ('{int2,int4,int8,uuid,text,varchar,bpchar,numeric}'::regtype[]))
+        then c_spelling else '' end;
     v_owner    name := (select pg_get_userbyid(c.relowner) from pg_class as c where c.oid = p_target);
     v_engine   name := (select pg_get_userbyid(n.nspowner) from pg_namespace as n where n.nspname = 'lapse');
     v_name     text := (parse_ident(p_attachment.function))[2];
@@ -53,7 +63,7 @@ begin
                        v_part.function, v_part.arguments, v_part.result,
                        case when v_part.result = 'trigger' or v_part.part = 'in_use' and p_attachment.lookup is null
                             then 'plpgsql' else 'sql' end,
-                       c_settings, v_code);
+                       v_settings, v_code);
         execute format('comment on function %s(%s) is %L', v_part.function, v_part.arguments, v_part.comment);
         if v_owner <> current_user then
             execute format('alter function %s(%s) owner to %I', v_part.function, v_part.arguments, v_owner);
