@@ -270,6 +270,8 @@ def test_a_copy_whose_jobs_are_the_originals_is_told_so(elsewhere, home, server,
         monkeypatch.setenv("DATABASE_URL", copy)
         with deadline.connect(Patience(20)) as here:
             lines = found(here)
+            mend(here, lines[0].command or "")
+            assert found(here) == []
 
     assert {line.level for line in lines} == {"fail"}
     assert all(f"runs in database {original}" in line.message for line in lines)
