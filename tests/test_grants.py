@@ -53,7 +53,7 @@ MAY_CALL = {
     | {"checked_due_function"}
     | {"due_statement", "due_shift", "blocked_keys", "explained", "declared_expiry", "enter_expiry"}
     | {"forget_expiry", "index_proof", "unindexed_children", "hidden_rows"}
-    | {"preview", "preview_json", "preview_facts", "deletion_reach", "file_triggers"},
+    | {"preview", "preview_json", "preview_facts", "deletion_reach", "file_triggers", "rows_estimated"},
 }
 
 Login = Callable[..., psycopg.Connection]

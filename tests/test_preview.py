@@ -97,15 +97,15 @@ def test_counting_stops_at_the_bound(conn):
     conn.execute("create table shed.child (thing bigint references shed.things on delete cascade)")
     conn.execute("insert into shed.child select id from shed.things, generate_series(1, 3)")
     conn.execute("create index on shed.child (thing)")
-    conn.execute("create table shed.few (thing bigint references shed.things on delete cascade)")
-    conn.execute("insert into shed.few select id from shed.things order by id limit 5")
-    conn.execute("create index on shed.few (thing)")
+    conn.execute("create table shed.a_few (thing bigint references shed.things on delete cascade)")
+    conn.execute("insert into shed.a_few select id from shed.things order by id limit 5")
+    conn.execute("create index on shed.a_few (thing)")
     conn.execute("vacuum analyze shed.things")
 
     found = look(conn, bound=10)
 
     assert due(found) == dict.fromkeys(("now", "1 hour", "24 hours", "7 days"), "at least 10")
-    assert along(found) == {"shed.child": ("cascade", 10, True), "shed.few": ("cascade", 5, True)}
+    assert along(found) == {"shed.child": ("cascade", 10, True), "shed.a_few": ("cascade", 5, True)}
     assert found["table"] == {"rows": 20, "estimated": True}
     assert found["estimate"]["at_least"] is True
     assert due(look(conn, bound=20))["now"] == 20
@@ -392,6 +392,21 @@ def test_a_locked_table_is_told_and_waited_for_no_longer_than_a_moment(conn, dsn
     assert "rows due: shed.things can't be counted now: locked, or closed to the engine" in found["not_known"]
     assert "shed.things is locked: try again later" in found["findings"]
     assert not preview.clear(found)
+
+
+def test_a_child_that_is_locked_is_waited_for_no_longer_than_a_moment(conn, dsn):
+    shed.add(conn, 1)
+    conn.execute("create table shed.child (thing bigint references shed.things on delete cascade)")
+    conn.execute("create index on shed.child (thing)")
+    with psycopg.connect(dsn) as other:
+        other.execute("lock table shed.child in access exclusive mode")
+        conn.execute("set statement_timeout = '30 s'")
+        found = look(conn)
+        conn.execute("reset statement_timeout")
+
+    assert due(found)["now"] == 1
+    assert [line.split(":")[0] for line in found["not_known"]] == ["what refers to the table"]
+    assert preview.clear(found)
 
 
 def test_a_statement_timeout_is_told_and_what_was_found_is_shown(conn, dsn):

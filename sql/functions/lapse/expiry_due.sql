@@ -23,7 +23,8 @@ as $$
            || lapse.expiry_settings()
            || format('as %L', concat(
                chr(10),
-               format('-- %s: what of %s is due by policy %s.' || chr(10), lapse.due_function(p_policy), p_policy.target_table, p_policy.name),
+               translate(format('-- %s: what of %s is due by policy %s.', lapse.due_function(p_policy), p_policy.target_table,
+                                p_policy.name), chr(10) || chr(13), '  ') || chr(10),
                '--' || chr(10),
                '-- Made by lapse.create_expiry, whose next call makes it anew: don''t edit. The engine looks at rows through it, and' || chr(10),
                '-- so needs no right on the table: it runs with those of the table''s owner. See lapse.expiry_due.' || chr(10),

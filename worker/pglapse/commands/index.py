@@ -85,10 +85,10 @@ def build(conn: Connection, policy: str) -> Iterator[str]:
 def proved(conn: Connection, policy: str) -> Proof:
     """Ask the planner, through the database, whether an index serves."""
     row = conn.execute(
-        "select ok, index_name, problem, statement from lapse.index_proof(%s)", [policy]
+        "select ok, index_name, problem, statements from lapse.index_proof(%s)", [policy]
     ).fetchone()
-    ok, name, problem, statement = row or (None, None, "nothing is known of it", None)
-    return Proof(ok, name, problem, [line for line in (statement or "").splitlines() if line.strip()])
+    ok, name, problem, statements = row or (None, None, "nothing is known of it", None)
+    return Proof(ok, name, problem, statements or [])
 
 
 def fresh(statement: str) -> list[str]:

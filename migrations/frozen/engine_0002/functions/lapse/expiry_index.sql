@@ -26,7 +26,7 @@ begin
             hint    = format('pglapse index %s builds it without stopping anybody, and resumes the policy.', p_policy.name);
         return;
     elsif p_index = 'build' then
-        foreach v_line in array array_remove(string_to_array(v_proof.statement, chr(10)), '') loop
+        foreach v_line in array coalesce(v_proof.statements, '{}') loop
             execute replace(replace(v_line, 'create index concurrently ', 'create index '), 'reindex index concurrently ', 'reindex index ');
         end loop;
         select p.* into v_proof from lapse.index_proof(p_policy.name) as p;

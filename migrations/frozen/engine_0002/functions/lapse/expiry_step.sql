@@ -44,10 +44,11 @@ as $$
      cross join lateral (
            select concat(
                chr(10),
-               format('-- %s: one batch of policy %s: rows of %s that are due are %s.' || chr(10),
-                      p_policy.step, p_policy.name, p_policy.target_table,
-                      case p_policy.action when 'delete' then 'deleted' when 'update' then 'updated'
-                                           else 'handed to ' || p_what end),
+               -- A name may have a line break, which would end the comment.
+               translate(format('-- %s: one batch of policy %s: rows of %s that are due are %s.',
+                                p_policy.step, p_policy.name, p_policy.target_table,
+                                case p_policy.action when 'delete' then 'deleted' when 'update' then 'updated'
+                                                     else 'handed to ' || p_what end), chr(10) || chr(13), '  ') || chr(10),
                '--' || chr(10),
                '-- Made by lapse.create_expiry, whose next call makes it anew: don''t edit. In: at most p_limit rows, due at' || chr(10),
                '-- p_cutoff or before, starting at due time p_after (inclusive), oldest first. Out: rows picked, rows done with,' || chr(10),
