@@ -4,8 +4,9 @@
 -- for good), once for each source that says so. A source that fails can't be taken for a
 -- no: all its files are returned as needed for half a minute, with the error, and a warning. A source that
 -- says of which storages it knows is asked for those alone. What a transaction that has not ended names
--- (lapse.announce_files) is needed for a second; that is looked at first, since by the time that its mark is
--- gone, its rows are there for all to see. Each function is checked again: its owner may have had it run with the
+-- (lapse.announce_files) is needed for a second, or for ten where it marks whole storages: a long load must not have
+-- its queue written over and over. That is looked at first, since by the time that its mark is gone, its rows are
+-- there for all to see. Each function is checked again: its owner may have had it run with the
 -- caller's rights since, and that would be the engine's.
 
 create or replace function lapse.files_in_use(p_storages text[], p_paths text[])
@@ -21,15 +22,19 @@ declare
     v_storages text[];
     v_paths    text[];
     v_error    text;
+    v_marks    bigint[];
 begin
+    v_marks := array(select (l.classid::bigint << 32) | l.objid::bigint
+                       from pg_locks as l
+                      where l.locktype = 'advisory' and l.objsubid = 1 and l.mode = 'ShareLock'
+                        and l.database = (select d.oid from pg_database as d where d.datname = current_database()));
     return query
-    select f.storage, f.path, clock_timestamp() + interval '1 s', 'announced', 'a transaction that has not ended names it'
+    select f.storage, f.path,
+           clock_timestamp() + case when lapse.file_lock_key(f.storage, null) = any (v_marks) then interval '10 s'
+                                    else interval '1 s' end,
+           'announced', 'a transaction that has not ended names it'
       from unnest(p_storages, p_paths) as f (storage, path)
-     where array[lapse.file_lock_key(f.storage, f.path), lapse.file_lock_key(f.storage, null)]
-           && array(select (l.classid::bigint << 32) | l.objid::bigint
-                      from pg_locks as l
-                     where l.locktype = 'advisory' and l.objsubid = 1 and l.mode = 'ShareLock'
-                       and l.database = (select d.oid from pg_database as d where d.datname = current_database()));
+     where array[lapse.file_lock_key(f.storage, f.path), lapse.file_lock_key(f.storage, null)] && v_marks;
 
     for v_source in
         select s.name, s.in_use, s.storages, a.target_table
