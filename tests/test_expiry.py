@@ -218,7 +218,7 @@ def test_any_name_will_do_for_schemas_tables_and_columns(conn, names, action, pa
 
 def test_an_update_is_done_once_and_sets_literals_and_expressions(conn):
     conn.execute(
-        "alter table app.sessions add number integer, add note jsonb, add truth boolean default true"
+        "alter table app.sessions add number integer, add note jsonb, add word json, add truth boolean default true"
     )
     declare(
         conn,
@@ -229,6 +229,7 @@ def test_an_update_is_done_once_and_sets_literals_and_expressions(conn):
             "closed_at": {"expression": "now()"},
             "number": 7,
             "note": {"why": ["lapsed"]},
+            "word": "it's",
             "truth": None,
         },
     )
@@ -239,10 +240,10 @@ def test_an_update_is_done_once_and_sets_literals_and_expressions(conn):
     shed.run(conn, "sessions")
 
     assert conn.execute(
-        "select id, state, closed_at is not null, number, note, truth from app.sessions order by id"
+        "select id, state, closed_at is not null, number, note, word, truth from app.sessions order by id"
     ).fetchall() == [
-        (id, "it's; drop table app.sessions --", True, 7, {"why": ["lapsed"]}, None),
-        (other, "open", False, None, None, True),
+        (id, "it's; drop table app.sessions --", True, 7, {"why": ["lapsed"]}, "it's", None),
+        (other, "open", False, None, None, None, True),
     ]
     assert shed.log(conn, "status, handled") == [("ok", 1)]
 

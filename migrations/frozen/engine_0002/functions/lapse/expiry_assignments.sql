@@ -68,7 +68,10 @@ begin
                                          v_pair.value ->> 'expression', false);
             v_list := v_list || format('%I = (%s)', v_pair.key, (v_pair.value ->> 'expression') || chr(10));
         else
-            v_list := v_list || format('%I = %L', v_pair.key, v_pair.value #>> '{}');
+            -- What goes into a json column is json; null is NULL everywhere.
+            v_list := v_list || format('%I = %L', v_pair.key,
+                                       case when v_column.typname in ('json', 'jsonb') and jsonb_typeof(v_pair.value) <> 'null'
+                                            then v_pair.value::text else v_pair.value #>> '{}' end);
         end if;
     end loop;
 
