@@ -127,6 +127,47 @@ def test_the_owner_of_a_table_previews_what_lapses_in_it_and_an_observer_sees_no
     assert seen["not_known"] != []
 
 
+def test_a_superusers_preview_runs_nothing_of_what_hides_behind_a_table(conn):
+    author = f"pglapse_evil_{conn.info.backend_pid}"
+    conn.execute(
+        f"""
+        create role {author};
+        select lapse.grant_author('{author}');
+        grant all on schema app to {author}; alter table app.t owner to {author};
+        create index on app.t (due, id);
+        set role {author};
+        create table app.child (t int references app.t on delete cascade);
+        create index on app.child (t);
+        insert into app.t values (1, now() - interval '1 h'); insert into app.child values (1);
+        create function app.evil() returns int immutable language plpgsql as
+            $$ begin raise notice 'as %', current_user; return 1; end $$;
+        select lapse.create_expiry('own', 'app.t', 'due');
+        create index on app.child ((t + app.evil()));
+        reset role;
+        """
+    )
+    said: list[str] = []
+    conn.add_notice_handler(lambda notice: said.append(notice.message_primary or ""))
+    try:
+        child = one(conn, "select lapse.preview_json('own')")
+        conn.execute(f"set role {author}; create index on app.t (id) where id = app.evil(); reset role")
+        said.clear()
+        target = one(conn, "select lapse.preview_json('own')")
+        heard = list(said)
+        conn.execute(f"set role {author}")
+        own = one(conn, "select lapse.preview_json('own')")
+    finally:
+        conn.execute(f"reset role; {CLEAN}; drop owned by {author}; drop role {author}")
+
+    assert f"as {conn.info.user}" not in said + heard
+    assert child["children"][0]["note"] == "not counted: reading it would run app.evil() with your rights"
+    assert (target["children"], target["due"]["now"]["rows"]) == (None, 1)
+    assert target["not_known"] == [
+        "what refers to the table: reading app.t would run app.evil() with your rights"
+    ]
+    assert own["children"][0]["rows"] == 1
+
+
 AGES = st.builds(
     lambda months, days, hours: f"{months} mons {days} days {hours} hours",
     st.integers(0, 14),

@@ -36,7 +36,7 @@ MAY_CALL = {
     | {"doctor_pg_cron", "doctor_cron_mode", "doctor_snapshots"}
     | {"cron_setting", "cron_home", "cron_command", "cron_knows_seconds", "recorded_cron_jobs"}
     | {"preview", "preview_json", "preview_facts", "deletion_reach", "file_triggers", "quoted_name"}
-    | {"rows_estimated"}
+    | {"rows_estimated", "foreign_code"}
     | {"due_query", "due_statement", "due_function", "checked_due_function", "due_shift", "generated_name"},
     "grant_author": {"quoted_name", "path_digest"}
     | {"attach_files", "detach_files", "detach_dropped", "attachment_findings"}
@@ -53,7 +53,8 @@ MAY_CALL = {
     | {"checked_due_function"}
     | {"due_statement", "due_shift", "blocked_keys", "explained", "declared_expiry", "enter_expiry"}
     | {"forget_expiry", "index_proof", "unindexed_children", "hidden_rows"}
-    | {"preview", "preview_json", "preview_facts", "deletion_reach", "file_triggers", "rows_estimated"},
+    | {"preview", "preview_json", "preview_facts", "deletion_reach", "file_triggers", "rows_estimated"}
+    | {"foreign_code"},
 }
 
 Login = Callable[..., psycopg.Connection]

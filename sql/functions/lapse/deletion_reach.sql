@@ -9,7 +9,8 @@
 --
 -- Runs with the caller's rights, and all of it sees one state of the database, which is what makes ctids good for
 -- remembering rows here. Counting is bounded: no more than p_cap rows of the policy, or of one constraint, are
--- followed, and a large child whose constraint has no index is not read at all.
+-- followed, and a large child whose constraint has no index is not read at all. Nor is a table of which a query would run
+-- somebody else's code with the caller's rights: LP010 for the target (lapse.foreign_code).
 
 create or replace function lapse.deletion_reach(
     p_policy lapse.policy,
@@ -45,6 +46,11 @@ declare
     v_found  jsonb := '{}';
     v_old    jsonb;
 begin
+    if lapse.foreign_code(v_target) is not null then
+        raise exception 'reading % would run % with your rights', v_target, lapse.foreign_code(v_target)
+            using errcode = 'LP010', hint = 'Ask as the owner of the table.';
+    end if;
+
     -- By key, as text and back: of a declared policy no more is told. A domain's own checks have passed already.
     select string_agg(format('t.%I = %s::%s', a.attname,
                              case when cardinality(p_policy.key_columns) = 1 then 'q.key'
@@ -108,7 +114,9 @@ begin
         loop
             note := null;
             v_new_tids := null;
-            if v_key.is_temporal then
+            if lapse.foreign_code(v_key.conrelid) is not null then
+                note := format('not counted: reading it would run %s with your rights', lapse.foreign_code(v_key.conrelid));
+            elsif v_key.is_temporal then
                 note := 'not known: a constraint over a period of time';
             elsif v_key.is_large and exists (select
                                                from lapse.unindexed_children(v_key.confrelid) as u

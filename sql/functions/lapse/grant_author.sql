@@ -27,7 +27,7 @@ begin
         'expiry_act', 'expiry_settings', 'expiry_step', 'expiry_due', 'expiry_index', 'warn_expiry',
         'generated_name', 'due_function', 'checked_due_function', 'due_query', 'due_statement', 'due_shift', 'blocked_keys', 'explained',
         'declared_expiry', 'enter_expiry', 'forget_expiry', 'index_proof', 'unindexed_children',
-        'hidden_rows', 'preview', 'preview_json', 'preview_facts', 'deletion_reach', 'file_triggers', 'rows_estimated']);
+        'hidden_rows', 'preview', 'preview_json', 'preview_facts', 'deletion_reach', 'file_triggers', 'rows_estimated', 'foreign_code']);
     execute format('grant select on lapse.own_blocked_row to %I', p_role);
     execute format('grant insert (storage, path, reason, source_table, source_id, expected, not_before, generation) '
                    'on lapse.file_cleanup_queue to %I', p_role);

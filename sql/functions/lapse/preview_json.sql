@@ -130,7 +130,7 @@ begin
         end;
         -- What seems to have room within the bound is counted, since statistics may be old.
         v_estimate := true;
-        if v_rows is not null and (v_of is null or v_of < 2 * p_cap) then
+        if v_rows is not null and (v_of is null or v_of < 2 * p_cap) and lapse.foreign_code(v_target) is null then
             begin
                 execute format('select count(*) from (select from %s limit $1) as t', v_target) into v_counted using p_cap + 1;
                 v_estimate := v_counted > p_cap;

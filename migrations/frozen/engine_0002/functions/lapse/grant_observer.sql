@@ -18,7 +18,7 @@ begin
         'api_version', 'backlog', 'halt_reason', 'hidden_rows', 'index_proof', 'schedule_text', 'unindexed_children',
         'doctor', 'doctor_checks', 'doctor_as_owner', 'doctor_span', 'doctor_pg_cron', 'doctor_cron_mode', 'doctor_snapshots',
         'cron_setting', 'cron_home', 'cron_command', 'cron_knows_seconds', 'recorded_cron_jobs',
-        'preview', 'preview_json', 'preview_facts', 'deletion_reach', 'file_triggers', 'quoted_name', 'rows_estimated',
+        'preview', 'preview_json', 'preview_facts', 'deletion_reach', 'file_triggers', 'quoted_name', 'rows_estimated', 'foreign_code',
         'due_query', 'due_statement', 'due_function', 'checked_due_function', 'due_shift', 'generated_name']);
 
     for v_view in
