@@ -435,6 +435,28 @@ def test_the_file_of_a_held_row_is_held_whatever_zone_its_deleter_lives_in(conn)
     conn.execute("drop table shed.shots; select lapse.detach_dropped()")
 
 
+def test_the_file_of_a_held_row_is_held_whichever_key_the_policy_has(conn):
+    conn.execute(
+        "create table shed.shots (id int primary key, shop int not null, path text unique, due timestamptz,"
+        "                         unique (shop, id));"
+        "insert into shed.shots values (7, 1, 'shot', now())"
+    )
+    conn.execute("select lapse.attach_files('shed.shots', 'path', 's')")
+    shed.step(conn, "shots")
+    conn.execute(
+        "select lapse.create_policy('shots', 'shed.shots', '5 min', p_target => 'shed.shots',"
+        " p_key_columns => '{shop,id}', p_due_column => 'due')"
+    )
+
+    held = hold(conn, "{1,7}", "shed.shots")
+    conn.execute("delete from shed.shots")
+
+    assert held == "{1,7}"
+    assert shed.column(conn, "select source_id from lapse.file_cleanup_queue") == ["7"]
+    assert exchange(conn).paths == []
+    conn.execute("drop table shed.shots; select lapse.detach_dropped()")
+
+
 def test_files_are_held_also_where_no_file_source_is_registered(conn):
     conn.execute("create table shed.pictures (id bigint primary key); insert into shed.pictures values (1)")
     hold(conn, 1, "shed.pictures")

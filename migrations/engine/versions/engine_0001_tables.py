@@ -288,6 +288,7 @@ create table lapse.hold (
     target_table text        not null,
     key          text        not null,
     key_columns  text[]      not null,
+    file_key     text        not null,
     reason       text        not null check (reason <> ''),
     held_by      text        not null,
     held_at      timestamptz not null default clock_timestamp(),
@@ -298,6 +299,8 @@ comment on table  lapse.hold is
 comment on column lapse.hold.target_table is 'The table, schema.name; of a partition, the whole table.';
 comment on column lapse.hold.key is 'The row''s key as text; of several columns, an array''s text.';
 comment on column lapse.hold.key_columns is 'The columns of that key.';
+comment on column lapse.hold.file_key is
+    'The key by which lapse.attach_files names the row in the queue: the primary key, where that is another.';
 comment on column lapse.hold.reason is 'Why.';
 comment on column lapse.hold.held_by is 'The role that held it.';
 comment on column lapse.hold.held_at is 'Since when.';

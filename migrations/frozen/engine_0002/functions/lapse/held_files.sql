@@ -27,7 +27,7 @@ begin
     select a.place, h.reason
       from asked as a
       join named as n on n.source_table = a.source_table
-      join lapse.hold as h on h.key = a.source_id and to_regclass(h.target_table) = n.whole;
+      join lapse.hold as h on a.source_id in (h.key, h.file_key) and to_regclass(h.target_table) = n.whole;
 end;
 $$;
 

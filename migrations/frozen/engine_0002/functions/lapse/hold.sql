@@ -23,11 +23,12 @@ create or replace function lapse.hold(
     set search_path = pg_catalog, pg_temp
 as $$
 declare
-    v_table  regclass := coalesce(pg_partition_root(p_target), p_target);
-    v_name   text;
-    v_found  record;
-    v_policy record;
-    v_parent record;
+    v_table   regclass := coalesce(pg_partition_root(p_target), p_target);
+    v_name    text;
+    v_columns text[];
+    v_found   record;
+    v_policy  record;
+    v_parent  record;
 begin
     if num_nulls(p_target, p_key, p_reason) > 0 or btrim(p_reason) = '' then
         raise exception 'a row is held by its table and key, and for a reason'
@@ -61,8 +62,14 @@ begin
             using errcode = 'LP016', hint = 'No index entry has room for it. Declare other key columns.';
     end if;
 
-    insert into lapse.hold as h (target_table, key, key_columns, reason, held_by)
-    values (v_name, v_found.key, v_found.key_columns, p_reason, current_user)
+    -- Attached files are queued under the table's own key, whatever the policy's is.
+    v_columns := array(select k.name from lapse.table_key(v_table) as k order by k.place);
+
+    insert into lapse.hold as h (target_table, key, key_columns, file_key, reason, held_by)
+    values (v_name, v_found.key, v_found.key_columns,
+            case when v_columns in (v_found.key_columns, '{}') then v_found.key
+                 else lapse.spelled_key(v_table, v_found.key_columns, v_found.key, v_columns) end,
+            p_reason, current_user)
     on conflict (target_table, key) do update
        set reason = excluded.reason, held_by = excluded.held_by;
 
