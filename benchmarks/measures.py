@@ -551,8 +551,8 @@ def _come_back(conn: Connection, note: Any, patience: float) -> None:
     note("after autovacuum")
     conn.execute("vacuum lapse.file_cleanup_queue")
     note("after vacuum")
-    conn.execute("reindex table concurrently lapse.file_cleanup_queue")
-    note("after reindex")
+    conn.execute("call lapse.run('compact_queue')")
+    note("after compact_queue")
 
 
 # Idle ---------------------------------------------------------------------------------------------------

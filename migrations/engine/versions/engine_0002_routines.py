@@ -28,6 +28,8 @@ select lapse.create_policy('prune_file_log', 'lapse.prune_file_log', interval '1
     'History of files older than lapse.setting.file_log_keep goes.', p_at_time => time '03:40');
 select lapse.create_policy('prune_workers', 'lapse.prune_workers', interval '1 hour',
     'Heartbeats of workers that were not seen for a day go.');
+select lapse.create_policy('compact_queue', 'lapse.compact_queue', interval '15 min',
+    'Indexes of the file queue come back to size after a burst.', p_batch_size => 2);
 select lapse.create_policy('prune_cron_details', 'lapse.prune_cron_details', interval '1 day',
     'Our old runs in cron.job_run_details, older than lapse.setting.cron_details_keep, go.', p_at_time => time '03:50');
 select lapse.create_policy('prove_indexes', 'lapse.prove_indexes', interval '1 day',
