@@ -39,9 +39,9 @@ def test_the_indexes_come_back_to_size_and_the_rows_stay(conn, burst):
     [(size,)] = conn.execute(INDEXES)
     assert size < burst / 100
     conn.execute("set enable_seqscan = off")
-    assert conn.execute("select count(*) from lapse.file_cleanup_queue where storage = 'public'").fetchone() == (
-        10,
-    )
+    assert conn.execute(
+        "select count(*) from lapse.file_cleanup_queue where storage = 'public'"
+    ).fetchone() == (10,)
     assert compact(conn) == 0
 
 
