@@ -218,7 +218,8 @@ def test_any_name_will_do_for_schemas_tables_and_columns(conn, names, action, pa
 
 def test_an_update_is_done_once_and_sets_literals_and_expressions(conn):
     conn.execute(
-        "alter table app.sessions add number integer, add note jsonb, add word json, add truth boolean default true"
+        "alter table app.sessions add number integer, add note jsonb, add word json,"
+        " add truth boolean default true"
     )
     declare(
         conn,
