@@ -50,7 +50,7 @@ class Form:
 
 
 QUICK = Form("quick", 20_000, 20_000, 200_000, 2, 2.0, 30, 4, 0, 15, rivals_with_files=False)
-FULL = Form("full", 50_000, 50_000, 1_000_000, 3, 3.0, 200, 8, 1_000_000, 60, rivals_with_files=True)
+FULL = Form("full", 50_000, 30_000, 1_000_000, 3, 3.0, 200, 8, 1_000_000, 60, rivals_with_files=True)
 TINY = Form("tiny", 1_000, 100, 1_000, 1, 2.0, 3, 1, 1_000, 1, rivals_with_files=False, durable=False)
 
 
