@@ -538,16 +538,14 @@ def _burst(bench: Bench, conn: Connection, dsn: str, files: Files, count: int) -
 
 
 def _come_back(conn: Connection, note: Any, patience: float) -> None:
-    """Watch what autovacuum does to the queue, then do the rest by hand."""
+    """Watch what autovacuum does to the queue, then do the rest by hand.
+
+    The first autovacuum may have begun while the queue was being drained, or met somebody's snapshot.
+    """
     until = time.monotonic() + patience
-    counted = (
-        "select coalesce(autovacuum_count, 0) from pg_stat_user_tables"
-        " where relid = 'lapse.file_cleanup_queue'::regclass"
-    )
-    first = conn.execute(counted).fetchone()
-    while time.monotonic() < until and conn.execute(counted).fetchone() == first:
+    size = "select pg_relation_size('lapse.file_cleanup_queue') > 1000000"
+    while time.monotonic() < until and conn.execute(size).fetchone() == (True,):
         time.sleep(1)
-    time.sleep(1)
     note("after autovacuum")
     conn.execute("vacuum lapse.file_cleanup_queue")
     note("after vacuum")
