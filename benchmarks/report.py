@@ -379,6 +379,7 @@ def _million(results: Results) -> str:
             picture,
             "",
             *rows,
+            *(["", burst["note"]] if burst.get("note") else []),
         ]
     )
 
