@@ -310,3 +310,13 @@ def test_results_said_in_json_are_those_that_need_words(conn):
 
     assert (report.ids, report.bytes) == (f"{{{claims[0].id}}}", "{1}")
     assert [json.loads(said)["id"] for said in report.others] == [claims[1].id, claims[2].id]
+
+
+@pytest.mark.parametrize("sent", [b"select 1; select 1/0", b"select 1; select 2"])
+def test_an_answer_with_something_after_it_is_an_error_of_the_connection_and_not_the_workers_end(conn, sent):
+    call = queue.Call.__new__(queue.Call)
+    call._conn = conn
+    conn.pgconn.send_query(sent)
+
+    with pytest.raises(psycopg.Error):
+        call._received()

@@ -197,9 +197,13 @@ class Call:
     def _received(self) -> list[tuple[Any, ...]]:
         encoding = _encoding(self._conn)
         with translated():
-            [result] = self._conn.wait(fetch_many(self._conn.pgconn))
-            if result.status != ExecStatus.TUPLES_OK:
-                raise psycopg.errors.error_from_result(result, encoding=encoding)
+            results = self._conn.wait(fetch_many(self._conn.pgconn))
+            for result in results:  # a server that ends us, or a pooler, may add its error to an answer
+                if result.status != ExecStatus.TUPLES_OK:
+                    raise psycopg.errors.error_from_result(result, encoding=encoding)
+            if len(results) != 1:
+                raise psycopg.OperationalError(f"{len(results)} answers came where one was expected")
+            [result] = results
         return [
             tuple(
                 None if (value := result.get_value(row, column)) is None else read(value.decode(encoding))
