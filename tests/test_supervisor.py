@@ -164,10 +164,10 @@ def test_a_worker_whose_main_loop_stands_still_gives_no_sign_of_life(
     dsn: str, config: Path, systemd: Systemd
 ) -> None:
     stuck = """
-import threading, pglapse.drain
+import os, threading, pglapse.drain
 rest = pglapse.drain.Worker.rest
 def stick(*arguments):
-    open("/dev/stderr", "w").write("stuck\\n")
+    os.write(2, b"stuck\\n")
     threading.Event().wait()
 pglapse.drain.Worker.rest = stick
 """

@@ -79,7 +79,7 @@ def pgbouncer(dsn: str, folder: Path, mode: Mode, *, size: int = 5) -> Iterator[
     try:
         through = make_conninfo(dsn, host="127.0.0.1", port=port, hostaddr="")
         console = make_conninfo(host="127.0.0.1", port=port, user="postgres", dbname="pgbouncer")
-        until(lambda: _answers(port), what=f"PgBouncer to listen; it said:\n{log.read_text()}")
+        until(lambda: _answers(port), what=lambda: f"PgBouncer to listen; it said:\n{log.read_text()}")
         yield Pooler(through, console)
     finally:
         process.terminate()

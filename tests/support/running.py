@@ -76,7 +76,7 @@ class Running:
         return until(
             lambda: self.said if words in self.said else "",
             seconds=seconds,
-            what=f"{words!r} in\n{self.said}",
+            what=lambda: f"{words!r} in\n{self.said}",
         )
 
     def ends(self, seconds: float = 60) -> int:
@@ -105,7 +105,7 @@ def worker(
     spoilt += SLOW_DISK.format(seconds=slow_disk) if slow_disk else ""
     program = ["-c", spoilt + MAIN] if spoilt else ["-m", "pglapse"]
     output = config.parent / f"worker-{os.urandom(4).hex()}.log"
-    with output.open("wb") as file:
+    with output.open("ab") as file:  # whoever else writes to it overwrites nothing
         process = subprocess.Popen(
             [sys.executable, *program, "worker", "--config", str(config), "--tick", tick, *options],
             env=environment(acting(dsn, WORKER), **more),
