@@ -389,6 +389,24 @@ def test_names_may_be_anything(conn):
     conn.execute("select lapse.detach_files(%s::regclass, 'Pa th{of_a}')", [table])
 
 
+def test_columns_that_are_called_like_parts_of_what_is_written_change_nothing(conn):
+    names = (
+        "p_storage p_storages p_paths p_after p_limit p_claimed_at v_paths v_storages storage id k1 live due"
+    )
+    columns = ", ".join(f"{name} text" for name in names.split())
+    conn.execute(f"create table app.odd (key int primary key, path text unique, {columns})")
+    attach(conn, "app.odd")
+    conn.execute("insert into app.odd (key, path) values (1, 'a'), (2, 'b')")
+    conn.execute("update app.odd set path = 'c' where key = 2; delete from app.odd where key = 1")
+
+    assert queued(conn) == {"a": "row deleted", "b": "path replaced"}
+    assert conn.execute("select * from app.lapse_files_odd_path_listed('s', null, 5)").fetchall() == [("c",)]
+    assert conn.execute("select * from app.lapse_files_odd_path_known('{s}', '{c}')").fetchall() == [
+        ("s", "c")
+    ]
+    assert deleted(conn) == {"a", "b"}
+
+
 def test_a_stored_generated_column_can_hold_paths(conn):
     conn.execute("""
         create table app.docs (id int primary key, doc jsonb,
@@ -467,6 +485,21 @@ def test_a_trigger_of_the_applications_own_may_change_a_row_again(conn):
     assert set(queued(conn)) == {"a"}, "no row names it, whatever the statement said first"
     conn.execute("update app.uploads set path = 'b'")
     assert deleted(conn) == {"a", "b", "xa"}
+
+
+def test_another_storage_leaves_no_file_of_a_row_condemned_in_the_former_one(conn):
+    attach(conn)
+    put(conn, "a", "a", "b")
+    conn.execute("delete from app.uploads where id in (1, 3)")
+
+    attach(conn, storage="t", replace=True)
+
+    assert queued(conn) == {"b": "row deleted"}, "a is named by row 2, which nobody would ask any more"
+    conn.execute("delete from app.uploads")
+    assert conn.execute("select storage, path from lapse.file_cleanup_queue order by 1").fetchall() == [
+        ("s", "b"),
+        ("t", "a"),
+    ]
 
 
 def test_sweeps_and_missing_ask_the_table(conn):

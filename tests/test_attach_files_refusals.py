@@ -10,6 +10,7 @@ from tests.support.attached import LIVE, UPLOADS, attach, deleted, put, queued
 from tests.support.catalog import catalog
 from tests.support.install import alembic
 from tests.support.queue import exchange, row
+from tests.support.words import WORDS
 
 ODD = """
 create view app.seen as select * from app.uploads;
@@ -81,6 +82,9 @@ EXPRESSIONS = [
     ("generate_series(1, 2) = 1", ""),
     ("random() < 0.5", "volatile"),
     ("goes_at > clock_timestamp()", "volatile"),
+    ("goes_at > now()", "what time it is"),
+    ("goes_at > current_timestamp", "what time it is"),
+    ("goes_at::date >= current_date", "what time it is"),
     ("app.rolled()", "volatile"),
     ("docs.id = 1", "docs"),
     ("tableoid = 1", "system column"),
@@ -159,8 +163,27 @@ def test_an_expression_that_is_more_than_one_or_looks_further_than_its_row_is_re
     with pytest.raises(psycopg.Error) as caught:
         attach(conn, live_when=LIVE, due="goes_at::date")
     assert "is date, not timestamp with time zone" in str(caught.value)
+    with pytest.raises(psycopg.Error) as caught:
+        attach(conn, live_when=LIVE, due="now() + interval '3 days'")  # always ahead, so it never comes
+    assert "what time it is" in str(caught.value)
+    assert "p_grace" in str(caught.value.diag.message_hint)
     assert conn.execute("select to_regclass('app.docs') is not null").fetchone() == (True,)
     assert traces(conn) == (0,)
+
+
+def test_a_condition_that_would_be_compared_as_text_without_a_word_is_refused(conn):
+    conn.execute(WORDS + "alter table app.uploads add kind words.word")
+
+    with pytest.raises(psycopg.Error) as caught:
+        attach(conn, live_when="kind = 'open'")
+
+    assert caught.value.sqlstate == "LP036"
+    assert "uses =(text,text) and not words.=(words.word,words.word)" in str(caught.value)
+    assert traces(conn) == (0,)
+    attach(conn, live_when="kind operator(words.=) 'open'")
+    put(conn, "a")
+    conn.execute("update app.uploads set kind = 'OPEN'; update app.uploads set kind = 'done'")
+    assert queued(conn) == {"a": "not needed"}
 
 
 def test_a_virtual_column_is_refused_since_triggers_do_not_see_it(conn):

@@ -11,13 +11,15 @@ from hypothesis import strategies as st
 from tests.support import databases
 from tests.support.running import pglapse
 from tests.support.shed import column, one
+from tests.support.words import WORDS
 
 CLEAN = """
 set client_min_messages = warning;
 select lapse.drop_expiry(p.name) from lapse.policy as p where p.action is not null;
-drop schema if exists app cascade;
+drop schema if exists app, words cascade;
 create schema app;
 create table app.t (id int primary key, due timestamptz, kind text);
+delete from lapse.hold;
 reset client_min_messages;
 """
 
@@ -250,3 +252,80 @@ def test_rows_with_any_key_go_once_and_a_held_one_stays(conn, kind, data):
     assert left == ([held[0]] if held else [])
     assert one(conn, "select count(*) from app.k") == later + len(left)
     assert one(conn, "select count(*) from lapse.blocked_row where policy = 'keys' and hold_key is null") == 0
+
+
+@pytest.mark.parametrize("others", ["", ", n int"])
+def test_a_key_of_an_extensions_type_is_found_by_its_own_index(conn, others):
+    """A citext, an ltree: what equals what is said by an operator that is not in pg_catalog."""
+    columns = "k" + others[:3]
+    conn.execute(WORDS)
+    conn.execute(f"create table app.k (k words.word{others}, due timestamptz, primary key ({columns}))")
+    conn.execute(f"create index on app.k (due, {columns})")
+    conn.execute(f"""
+        insert into app.k ({columns}, due)
+        select ('K' || g)::words.word{others and ", g"}, now() + (g % 2 * 2 - 1) * interval '1 h'
+          from generate_series(1, 6) as g
+    """)
+    conn.execute("select lapse.create_expiry('odd', 'app.k', 'due')")
+    held = one(conn, "select key from lapse.due_keys('odd') limit 1")
+    conn.execute(
+        "select lapse.hold('app.k', %s, 'a test')", [held.lower()]
+    )  # equal, as its own operator has it
+    shown = one(conn, "select lapse.preview_json('odd')")
+
+    conn.execute("call lapse.run('odd')")
+
+    assert one(conn, "select count(*) from app.k where due < now()") == 1
+    assert one(conn, "select count(*) from app.k") == 4
+    assert (shown["index"]["ok"], shown["not_known"]) == (True, [])
+    assert one(conn, "select state from lapse.why('app.k', %s)", held) == "held"
+
+
+SILENT = ["status <> 'open'", "status in ('open')", "status is distinct from 'open'", "'open' = status"]
+
+
+def test_what_would_be_compared_as_text_without_a_word_is_refused_and_says_what_to_write(conn):
+    conn.execute(WORDS)
+    conn.execute("alter table app.t add status words.word default 'Open'; create index on app.t (due, id)")
+    conn.execute("insert into app.t values (1, now() - interval '1 h', 'x')")
+
+    for predicate in SILENT:
+        with pytest.raises(psycopg.Error) as caught:
+            conn.execute("select lapse.create_expiry('odd', 'app.t', 'due', %s)", [predicate])
+        assert caught.value.sqlstate == "LP023", predicate
+        assert "and not words." in str(caught.value), predicate
+        assert "operator(schema.=)" in str(caught.value.diag.message_hint)
+    assert one(conn, "select count(*) from pg_proc where pronamespace = 'app'::regnamespace") == 0
+    assert one(conn, "select count(*) from pg_class where relname like 'lapse_probe%%'") == 0
+
+    for predicate, left in [
+        ("status operator(words.<>) 'open'", 1),
+        ("status::text = 'Open' and length(status) = 4", 0),
+    ]:
+        conn.execute("select lapse.create_expiry('odd', 'app.t', 'due', %s, p_replace => true)", [predicate])
+        conn.execute("call lapse.run('odd')")
+        assert one(conn, "select count(*) from app.t") == left
+
+
+ODD_COLUMNS = (
+    "p_what p_after p_cutoff p_limit p_relation p_settings v_limit v_since v_until v_picked key_1"
+    " lapse_key_1 d step"
+)
+
+
+def test_columns_that_are_called_like_parts_of_what_is_written_change_nothing(conn):
+    columns = ", ".join(f"{name} int" for name in ODD_COLUMNS.split())
+    conn.execute(f"create table app.n (id int primary key, due timestamptz, {columns})")
+    conn.execute("create index on app.n (due, id)")
+    conn.execute(
+        "insert into app.n (id, due) select g, now() - interval '1 h' from generate_series(1, 9) as g"
+    )
+    conn.execute("select lapse.create_expiry('odd', 'app.n', 'due', p_batch_size => 2, p_brake_rows => 3)")
+
+    with pytest.raises(psycopg.Error) as caught:
+        conn.execute("call lapse.run('odd')")  # the brake counts the table
+    assert "LP015" in str(caught.value)
+    conn.execute("select lapse.release_brake('odd')")
+    conn.execute("call lapse.run('odd')")
+
+    assert one(conn, "select count(*) from app.n") == 0

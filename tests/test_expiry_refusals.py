@@ -30,6 +30,8 @@ create unique index no_key_null on app.no_key (id);
 create unique index no_key_part on app.no_key (expires_at) where id > 0;
 create unique index no_key_expression on app.no_key ((id + 1));
 create table app.array_key (id bigint[] primary key, expires_at timestamptz);
+create type app.pair as (a int, b text);
+create table app.row_key (id app.pair primary key, expires_at timestamptz);
 create table app.late_key (id bigint not null unique deferrable, expires_at timestamptz);
 create table app.clocks (id bigint primary key, wall timestamp, day date, seconds bigint);
 create table app.hidden (id bigint primary key, expires_at timestamptz);
@@ -116,6 +118,7 @@ REFUSALS: list[tuple[dict[str, Any], str, list[str]]] = [
     ({"p_target": "app.no_key"}, "LP021", ["app.no_key", "no_key_null allows NULL in id", "has a condition"]),
     ({"p_target": "app.array_key"}, "LP021", ["app.array_key", "array"]),
     ({"p_target": "app.late_key"}, "LP021", ["app.late_key", "deferrable"]),
+    ({"p_target": "app.row_key"}, "LP021", ["app.row_key", "a row"]),
     ({"p_key_columns": ["nothing"]}, "LP021", ["app.sessions", "nothing"]),
     ({"p_key_columns": []}, "LP021", ["app.sessions"]),
     ({"p_key_columns": ["state"]}, "LP021", ["app.sessions", "state"]),
@@ -134,7 +137,8 @@ REFUSALS: list[tuple[dict[str, Any], str, list[str]]] = [
         ({"p_predicate": predicate}, "LP023", ["app.sessions", reason])
         for predicate, reason in [
             ("state =", "syntax error"),
-            ("", "empty"),
+            ("", "is empty"),
+            (" \n", "is empty"),
             ("state = 'open') or (true", "syntax error"),
             ("true) or coalesce(false", "syntax error"),
             ("true] || array[false", "syntax error"),
@@ -178,6 +182,7 @@ REFUSALS: list[tuple[dict[str, Any], str, list[str]]] = [
     ({**UPDATE, "p_set": {"expires_at": {"expression": "now()", "more": 1}}}, "LP026", ["expires_at"]),
     ({**UPDATE, "p_set": {"expires_at": {"expression": 1}}}, "LP026", ["expires_at"]),
     ({**UPDATE, "p_set": {"state": ["a"]}}, "LP026", ["state", "list"]),
+    ({**UPDATE, "p_set": {"state": None, "expires_at": None}}, "LP026", ["state", "can't be NULL"]),
     *(
         ({**UPDATE, "p_set": {"expires_at": {"expression": expression}}}, "LP023", ["expires_at", reason])
         for expression, reason in [

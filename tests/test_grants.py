@@ -37,7 +37,8 @@ MAY_CALL = {
     | {"cron_setting", "cron_home", "cron_command", "cron_knows_seconds", "recorded_cron_jobs"}
     | {"preview", "preview_json", "preview_facts", "deletion_reach", "file_triggers", "quoted_name"}
     | {"rows_estimated", "foreign_code"}
-    | {"due_query", "due_statement", "due_function", "checked_due_function", "due_shift", "generated_name"},
+    | {"due_query", "due_statement", "due_function", "checked_due_function", "due_shift", "generated_name"}
+    | {"equality"},
     "grant_author": {"quoted_name", "path_digest"}
     | {"attach_files", "detach_files", "detach_dropped", "attachment_findings"}
     | {"attached_functions", "attached_name", "attached_relations", "attachment_family", "attachment_index"}
@@ -50,7 +51,7 @@ MAY_CALL = {
     | {"api_version", "create_expiry", "drop_expiry", "enable_expiry", "check_expiry_target", "expiry_key"}
     | {"expiry_columns", "expiry_assignments", "expiry_call", "expiry_act", "expiry_settings", "expiry_step"}
     | {"expiry_due", "expiry_index", "warn_expiry", "generated_name", "due_function", "due_query"}
-    | {"checked_due_function"}
+    | {"checked_due_function", "equality", "other_meaning"}
     | {"due_statement", "due_shift", "blocked_keys", "explained", "declared_expiry", "enter_expiry"}
     | {"forget_expiry", "index_proof", "unindexed_children", "hidden_rows"}
     | {"preview", "preview_json", "preview_facts", "deletion_reach", "file_triggers", "rows_estimated"}

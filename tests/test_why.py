@@ -39,7 +39,7 @@ def only(conn: psycopg.Connection, key: object) -> tuple[str, str]:
 def test_a_row_that_is_not_due_says_until_when(conn):
     shed.policy(conn)
     (row,) = shed.add(conn, 1, ago="-1 day")
-    due = shed.one(conn, "select due at time zone 'UTC' from shed.things")
+    due = shed.one(conn, "select (due at time zone 'UTC')::text from shed.things")
 
     assert only(conn, row) == ("not due", f"not due until {due}+00")
 
@@ -74,7 +74,7 @@ def test_a_row_that_lapses_by_age_says_when_it_is_old_enough(conn):
     conn.execute("create index on shed.things (due, id)")
     conn.execute("select lapse.create_expiry('sweep', 'shed.things', 'due', p_older_than => '2 days')")
     (row,) = shed.add(conn, 1)
-    due = shed.one(conn, "select (due + interval '2 days') at time zone 'UTC' from shed.things")
+    due = shed.one(conn, "select ((due + interval '2 days') at time zone 'UTC')::text from shed.things")
     young = only(conn, row)
     conn.execute("update shed.things set due = due - interval '2 days'")
 

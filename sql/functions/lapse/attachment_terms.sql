@@ -58,10 +58,10 @@ begin
         'of_q',     replace(v_match, c_file, 'q'),
         'of_a',     replace(v_match, c_file, 'a'),
         'of_n',     replace(v_match, c_file, 'n'),
-        'ours',     'p_storage = ' || coalesce('t.' || quote_ident(p_attachment.storage_column), quote_literal(p_attachment.storage)),
+        'ours',     '$1 = ' || coalesce('t.' || quote_ident(p_attachment.storage_column), quote_literal(p_attachment.storage)),
         'order',    case when p_attachment.lookup = 'path' then v_path else format('lapse.path_digest(%s)', v_path) end,
-        'after',    case when p_attachment.lookup = 'path' then 'coalesce(p_after, '''')'
-                         else 'coalesce(lapse.path_digest(p_after), '''')' end,
+        'after',    case when p_attachment.lookup = 'path' then 'coalesce($2, '''')'
+                         else 'coalesce(lapse.path_digest($2), '''')' end,
         'after_deleted',   lapse.grace_term(p_attachment.grace ->> 'deleted'),
         'after_replaced',  lapse.grace_term(p_attachment.grace ->> 'replaced'),
         'after_truncated', lapse.grace_term(p_attachment.grace ->> 'truncated'),

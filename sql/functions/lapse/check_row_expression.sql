@@ -2,7 +2,8 @@
 --
 -- In: the table, the expression, the type that it must have, and how to speak of it. Out: nothing. LP036 with the
 -- reason unless it is one expression over the columns of one row: no sub-select, no other table, no aggregate,
--- nothing volatile, and no column that a trigger can't see.
+-- nothing volatile, nothing that hangs on what time it is (no statement changes a row when its time comes, so no trigger would
+-- see it, and a time that is always ahead never comes), and no column that a trigger can't see.
 --
 -- PostgreSQL itself judges it: a view is made of it, just where it will stand, looked at and undone. A cursor is
 -- opened over it first, since what holds several statements can't have one. The view's rule says what the
@@ -23,6 +24,8 @@ declare
     v_rule   text;
     v_found  text;
     v_type   text;
+    v_hint   text := format('Write one expression of type %s over the columns of a row, with literals, '
+                            'and name what is not in pg_catalog with its schema.', p_type);
 begin
     if p_expression !~ '\S' then
         raise exception 'the % of table % is empty', p_what, p_target
@@ -90,6 +93,22 @@ begin
              limit 1;
         end if;
 
+        if v_found is null and (v_rule ~ '{SQLVALUEFUNCTION :op [0-8] '
+                                or exists (select
+                                             from regexp_matches(v_rule, ':funcid (\d+)', 'g') as f
+                                             join pg_proc as p on p.oid = f[1]::oid
+                                            where p.pronamespace = 'pg_catalog'::regnamespace
+                                              and p.proname in ('now', 'transaction_timestamp', 'statement_timestamp'))) then
+            v_found := 'it hangs on what time it is: nobody changes the row when its answer changes, so nobody would queue the file';
+            v_hint := 'Compare columns with each other. When a file may go is said by p_due, a column or an expression over '
+                      'columns, or by p_grace.';
+        end if;
+
+        if v_found is null then
+            v_found := 'it ' || lapse.other_meaning(p_target, v_view || '_', v_query)
+                             || ', since names are looked up in pg_catalog alone';
+        end if;
+
         raise exception 'undone' using errcode = 'ZZ999';
     exception
         when sqlstate 'ZZ999' then
@@ -102,8 +121,7 @@ begin
         raise exception 'the % of table % does not work: %', p_what, p_target, v_found
             using errcode = 'LP036',
                   detail = p_expression,
-                  hint = format('Write one expression of type %s over the columns of a row, with literals, '
-                                'and name what is not in pg_catalog with its schema.', p_type);
+                  hint = v_hint;
     end if;
 end;
 $$;

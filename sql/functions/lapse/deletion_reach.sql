@@ -52,7 +52,7 @@ begin
     end if;
 
     -- By key, as text and back: of a declared policy no more is told. A domain's own checks have passed already.
-    select string_agg(format('t.%I = %s::%s', a.attname,
+    select string_agg(format('t.%I %s %s::%s', a.attname, lapse.equality(a.atttypid),
                              case when cardinality(p_policy.key_columns) = 1 then 'q.key'
                                   else format('(q.key::text[])[%s]', c.place) end,
                              format_type(coalesce(nullif(b.typbasetype, 0), b.oid),

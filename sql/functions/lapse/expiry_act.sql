@@ -52,8 +52,10 @@ as $$
      cross join lateral (
            select string_agg(v.value, ', ' order by c.place) as arrays,
                   string_agg(format('lapse_key_%s', c.place), ', ' order by c.place) as names,
-                  string_agg(format('t.%I = d.lapse_key_%s', c.name, c.place), ' and ' order by c.place) as joined
+                  string_agg(format('t.%I %s d.lapse_key_%s', c.name, lapse.equality(a.atttypid), c.place), ' and '
+                             order by c.place) as joined
              from unnest((p_policy).key_columns) with ordinality as c (name, place)
+             join pg_attribute as a on a.attrelid = n.target::regclass and a.attname = c.name
              join unnest(p_keys) with ordinality as v (value, place) on v.place = c.place) as k
 $$;
 

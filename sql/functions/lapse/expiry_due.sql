@@ -37,7 +37,7 @@ as $$
                format('        return query execute c_head || %L || c_tail || case when p_what = ''lock'' then '' for update of t skip locked'' else '''' end' || chr(10), s.target),
                '               using p_after, p_cutoff, p_limit;' || chr(10),
                '    elsif p_what = ''size'' then' || chr(10),
-               format('        return query select count(*)::text, null::timestamptz from (select from %s limit p_limit) as t;' || chr(10), s.target),
+               format('        return query select count(*)::text, null::timestamptz from (select from %s limit $4) as t;' || chr(10), s.target),
                '    elsif p_what = ''plan'' then' || chr(10),
                '        return query' || chr(10),
                '        select u.line, null::timestamptz' || chr(10),

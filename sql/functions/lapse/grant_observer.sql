@@ -19,7 +19,7 @@ begin
         'doctor', 'doctor_checks', 'doctor_as_owner', 'doctor_span', 'doctor_pg_cron', 'doctor_cron_mode', 'doctor_snapshots',
         'cron_setting', 'cron_home', 'cron_command', 'cron_knows_seconds', 'recorded_cron_jobs',
         'preview', 'preview_json', 'preview_facts', 'deletion_reach', 'file_triggers', 'quoted_name', 'rows_estimated', 'foreign_code',
-        'due_query', 'due_statement', 'due_function', 'checked_due_function', 'due_shift', 'generated_name']);
+        'equality', 'due_query', 'due_statement', 'due_function', 'checked_due_function', 'due_shift', 'generated_name']);
 
     for v_view in
         select c.oid::regclass from pg_class as c where c.relnamespace = 'lapse'::regnamespace and c.relkind = 'v'

@@ -10,8 +10,8 @@ create or replace function lapse.key_condition(p_table regclass, p_columns text[
     stable
     set search_path = pg_catalog, pg_temp
 as $$
-    select string_agg(format('%s.%I = $1[%s]::%s', p_alias, c.name, c.place, format_type(a.atttypid, -1)), ' and '
-                      order by c.place)
+    select string_agg(format('%s.%I %s $1[%s]::%s', p_alias, c.name, lapse.equality(a.atttypid), c.place,
+                             format_type(a.atttypid, -1)), ' and ' order by c.place)
       from unnest(p_columns) with ordinality as c (name, place)
       join pg_attribute as a on a.attrelid = p_table and a.attname = c.name and not a.attisdropped
 $$;

@@ -85,7 +85,9 @@ begin
      where c.oid = p_target;
 
     -- Of a column that was renamed or dropped, too: what was made for it can't work any more.
-    select f.function, f.declared ->> 'index_name' as index_name
+    select f.function, f.declared ->> 'index_name' as index_name,
+           (f.declared ->> 'storage', f.declared ->> 'storage_column', f.declared ->> 'path_column')
+               is distinct from (p_storage, p_storage_column, p_path_column) as moved
       into v_old
       from lapse.attached_functions(p_target) as f
      where f.declared ->> 'path_column' = p_path_column
@@ -119,6 +121,10 @@ begin
             using hint = v_missing || chr(10) || 'Then call lapse.attach_files again with p_replace => true.';
     end if;
 
+    if v_old.moved then
+        -- From now on the table answers for other files. Of the former ones, what rows still name must not go.
+        perform lapse.release_attachment(v_old.function::regprocedure);
+    end if;
     perform lapse.make_attachment(p_target, v_new);
     if v_old.function is not null then
         perform lapse.drop_attachment_leftovers(p_target, v_old.function, v_new);

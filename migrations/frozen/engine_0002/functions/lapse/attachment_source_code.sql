@@ -41,7 +41,7 @@ $code$, v_terms);
 -- Made by lapse.attach_files; asked before a worker deletes a file. NULL until: nobody knows.
 
 select a.storage, a.path, case when bool_or(r.live) then null else max(r.due) end
-  from unnest(p_storages, p_paths) as a (storage, path)
+  from unnest($1, $2) as a (storage, path)
  cross join lateral (select {live} as live, {due} as due
                        from {target} as t
                       where {of_a}
@@ -57,7 +57,7 @@ $code$
 -- Made by lapse.attach_files; asked by sweeps for orphans.
 
 select a.storage, a.path
-  from unnest(p_storages, p_paths) as a (storage, path)
+  from unnest($1, $2) as a (storage, path)
  cross join lateral (select
                        from {target} as t
                       where {of_a}
@@ -75,7 +75,7 @@ select distinct on ({order}) {path}
    and {order} > {after}
    and {held}
  order by {order}
- limit p_limit
+ limit $3
 $code$
         when 'removed' then $code$
 -- {function}_removed: note in rows of {target} that these files are gone.
@@ -85,7 +85,7 @@ $code$
 
 with gone as materialized (
     select distinct a.storage, a.path
-      from unnest(p_storages, p_paths, p_claimed_at) as a (storage, path, claimed_at)
+      from unnest($1, $2, $3) as a (storage, path, claimed_at)
 ),
 named as materialized (
     select a.storage, a.path, r.*

@@ -32,8 +32,12 @@ begin
                 on f.conrelid = u.parent and f.contype = 'f' and f.confdeltype = 'c' and f.conparentid = 0
                and f.confrelid <> all (u.seen)
              cross join lateral (
-                   select string_agg(format('t%s.%I = t%s.%I', u.depth + 1, pa.attname, u.depth, ca.attname), ' and ')
-                     from unnest(f.conkey, f.confkey) as c (child, parent)
+                   -- The constraint's own operators, which no search path hides.
+                   select string_agg(format('t%s.%I operator(%I.%s) t%s.%I', u.depth + 1, pa.attname, n.nspname, e.oprname,
+                                            u.depth, ca.attname), ' and ')
+                     from unnest(f.conkey, f.confkey, f.conpfeqop) as c (child, parent, equals)
+                     join pg_operator as e on e.oid = c.equals
+                     join pg_namespace as n on n.oid = e.oprnamespace
                      join pg_attribute as ca on ca.attrelid = f.conrelid and ca.attnum = c.child
                      join pg_attribute as pa on pa.attrelid = f.confrelid and pa.attnum = c.parent) as o (condition)
              where u.depth < 5

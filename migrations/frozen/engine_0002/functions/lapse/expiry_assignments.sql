@@ -33,15 +33,18 @@ begin
     end if;
 
     for v_pair in select e.key, e.value from jsonb_each(p_set) as e (key, value) loop
-        select a.attgenerated, a.attidentity, t.typname, format_type(a.atttypid, null) as type
+        select a.attgenerated, a.attidentity, a.attnotnull, coalesce(b.typname, t.typname) as typname, t.typcategory,
+               format_type(a.atttypid, null) as type
           into v_column
           from pg_attribute as a
           join pg_type as t on t.oid = a.atttypid
+          left join pg_type as b on b.oid = t.typbasetype
          where a.attrelid = p_target and a.attname = v_pair.key and a.attnum > 0 and not a.attisdropped;
         v_wrong := case
             when not found                          then 'is not there'
             when v_column.attgenerated <> ''        then 'is generated from others'
             when v_column.attidentity = 'a'         then 'is an identity'
+            when v_column.attnotnull and jsonb_typeof(v_pair.value) = 'null' then 'can''t be NULL'
             when jsonb_typeof(v_pair.value) in ('object', 'array')
                  and not (v_pair.value ? 'expression' and jsonb_typeof(v_pair.value) = 'object')
                  and v_column.typname not in ('json', 'jsonb') then format('is %s, and has no room for an object or a list', v_column.type)
@@ -53,7 +56,10 @@ begin
             raise exception using
                 errcode = 'LP026',
                 message = format('policy %s: column %I of table %s %s', p_policy, v_pair.key, p_target, v_wrong),
-                hint    = 'p_set names columns as they are stored, and values; what is to be computed is {"expression": "now()"}.';
+                hint    = case when v_column.typcategory = 'A' and jsonb_typeof(v_pair.value) = 'array'
+                               then format('Write an array as PostgreSQL does, in one string: {"%s": "{a,b}"}.', v_pair.key)
+                               else 'p_set names columns as they are stored, and values; what is to be computed is {"expression": "now()"}.'
+                          end;
         end if;
 
         if jsonb_typeof(v_pair.value) = 'object' and v_pair.value ? 'expression' then

@@ -35,7 +35,15 @@ declare
     v_tree    text;
     v_wrong   text;
     v_columns text[];
+    v_query   text;
+    v_other   text;
 begin
+    if p_expression !~ '\S' then
+        raise exception using
+            errcode = c_code,
+            message = format('policy %s: %s on table %s is empty', p_policy, p_what, p_target),
+            hint    = case when p_condition then 'Leave p_predicate out if all rows are meant.' else 'Write an expression, such as now().' end;
+    end if;
     begin
         foreach v_body in array array[
             v_before || 'array[' || p_expression || chr(10) || '] from t',
@@ -46,10 +54,9 @@ begin
             execute format('drop function %s()', v_name);
         end loop;
 
-        execute case when p_condition
-                     then format('create view %s as select from %s as t where (%s' || chr(10) || ')', v_name, p_target, p_expression)
-                     else format('create view %s as select (%s' || chr(10) || ') as value from %s as t', v_name, p_expression, p_target)
-                end;
+        v_query := case when p_condition then format('select from %s as t where (%s' || chr(10) || ')', p_target, p_expression)
+                        else format('select (%s' || chr(10) || ') as value from %s as t', p_expression, p_target) end;
+        execute format('create view %s as %s', v_name, v_query);
         select r.ev_action::text into v_tree from pg_rewrite as r where r.ev_class = v_name::regclass;
         select array_agg(distinct a.attname::text)
           into v_columns
@@ -60,6 +67,7 @@ begin
                                 and (a.attnum = d.refobjsubid or v_tree like '%:varattno 0 %')
          where r.ev_class = v_name::regclass;
         execute format('drop view %s', v_name);
+        v_other := lapse.other_meaning(p_target, v_name, v_query);
     exception
         when others then
             raise exception using
@@ -67,7 +75,10 @@ begin
                 message = format('policy %s: %s on table %s does not work: %s', p_policy, p_what, p_target, sqlerrm),
                 hint    = case when p_condition
                                then 'Write a condition over the table''s columns, with literals: status = ''active''.'
-                               else 'Write an expression over the table''s columns, such as now().' end;
+                               else 'Write an expression over the table''s columns, such as now().' end
+                          || case when left(sqlstate, 2) = '42' and sqlstate <> '42601'
+                                  then ' What is not in pg_catalog needs its schema: x::app.kind, app.f(x), x operator(app.=) y.'
+                                  else '' end;
     end;
 
     v_wrong := case
@@ -88,6 +99,12 @@ begin
             message = format('policy %s: %s on table %s has %s', p_policy, p_what, p_target, v_wrong),
             hint    = 'Use columns of the table itself and functions of them; what else is needed belongs in a column, '
                       'or in a step of your own.';
+    end if;
+    if v_other is not null then
+        raise exception using
+            errcode = c_code,
+            message = format('policy %s: %s on table %s %s, since names are looked up in pg_catalog alone', p_policy, p_what, p_target, v_other),
+            hint    = 'Say which one is meant, a operator(schema.=) b or schema.f(a), or cast the column, a::text = b.';
     end if;
     return coalesce(v_columns, '{}');
 end;

@@ -7,7 +7,7 @@
 --
 -- A key is a valid, immediate unique index over plain columns that are NOT NULL, without a condition. Rows
 -- travel from the statement that locks them to the one that changes them as an array for each column, so
--- a column that is an array itself is none.
+-- a column that is an array itself is none, nor is one of a composite type, which unnest takes to pieces.
 
 create or replace function lapse.expiry_key(p_target regclass, p_policy text, p_columns text[])
     returns text[]
@@ -44,7 +44,8 @@ begin
                    case when x.indexprs is not null then 'has an expression' end,
                    case when not bool_and(a.attnotnull)
                         then 'allows NULL in ' || string_agg(a.attname, ', ' order by k.place) filter (where not a.attnotnull) end,
-                   case when bool_or(t.typcategory = 'A') then 'has a column that is an array' end) as wrong
+                   case when bool_or(t.typcategory = 'A') then 'has a column that is an array' end,
+                   case when bool_or(t.typcategory = 'C') then 'has a column that is a row' end) as wrong
           from pg_index as x
           join pg_class as i on i.oid = x.indexrelid
          cross join unnest(x.indkey::smallint[]) with ordinality as k (attnum, place)
@@ -61,7 +62,7 @@ begin
                         and not exists (select from unnest(p_columns) as p (name)
                                           join pg_attribute as a on a.attrelid = p_target and a.attname = p.name
                                           join pg_type as t on t.oid = a.atttypid
-                                         where not a.attnotnull or t.typcategory = 'A')))
+                                         where not a.attnotnull or t.typcategory in ('A', 'C'))))
              order by c.indisprimary desc, c.width, c.relname
              limit 1),
            (select string_agg(format('%I %s', c.relname, c.wrong), '; ' order by c.relname) from candidates as c where c.wrong <> '')
