@@ -102,6 +102,16 @@ def test_a_coupon_lapses_at_its_time_and_not_before(conn: psycopg.Connection) ->
     conn.execute("select market.redeem_coupon(%s, %s, %s)", [word, user, end - timedelta(microseconds=1)])
 
 
+@pytest.mark.parametrize("operation", ["redeem_coupon", "use_invitation_code"])
+def test_a_refusal_repeats_no_more_than_the_beginning_of_what_somebody_typed(
+    conn: psycopg.Connection, operation: str
+) -> None:
+    with raises("LP101") as caught:
+        conn.execute(f"select market.{operation}(%s, %s)", ["x" * 100_000, add_user(conn)])
+
+    assert len(caught.value.diag.message_primary or "") < 200
+
+
 @pytest.mark.parametrize("never", [None, "infinity"])
 def test_a_coupon_without_end_never_lapses(conn: psycopg.Connection, never: str | None) -> None:
     user, word = add_user(conn), code()

@@ -173,6 +173,7 @@ def test_registering_again_starts_the_time_anew(tx: psycopg.Connection) -> None:
         ({"user_id": 0}, "LP101"),
         ({"storage": None}, "LP108"),
         ({"storage": "elsewhere"}, "LP108"),
+        ({"storage": "e" * 5000}, "LP108"),
         ({"path": None}, "LP108"),
         ({"path": ""}, "LP108"),
         ({"path": "/a"}, "LP108"),
@@ -290,6 +291,7 @@ def test_an_upload_that_can_not_be_had_is_named_and_nothing_changes(tx: psycopg.
         ({"deadline": "2020-01-01"}, "LP108"),
         ({"deadline": "now"}, "LP108"),
         ({"upload_ids": [None]}, "LP108"),
+        ({"upload_ids": [[1, 2], [3, 4]]}, "LP108"),
         ({"discard_others": None}, "LP108"),
         ({"now": None}, "LP108"),
     ],
@@ -613,6 +615,22 @@ def test_an_upload_that_is_registered_again_while_it_expires_is_kept(
     other.execute(again, [user])
     assert value(conn, EXPIRE, now(conn) + 2 * DAY) == 0, "it is locked"
     other.commit()
+
+
+@pytest.mark.parametrize(("who", "reason"), [("another", "LP105"), ("poster", "LP107")])
+def test_a_name_that_a_task_is_just_taking_can_not_be_registered(
+    conn: psycopg.Connection, other: psycopg.Connection, who: str, reason: str
+) -> None:
+    users = {"poster": add_user(conn), "another": add_user(conn)}
+    upload = add_upload(conn, users["poster"], "a")
+
+    task = create(other, users["poster"], [upload])
+    again = "select market.register_temp_upload(%s, 'public', 'a')"
+    with raises(reason), waiting(conn, again, users[who]) as answer:
+        other.commit()
+        answer.result(10)
+
+    assert (uploads(conn), files(conn, task), queue(conn)) == ([], ["a"], {})
 
 
 @pytest.mark.parametrize("way", ["insert", "update"])

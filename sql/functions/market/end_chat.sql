@@ -29,7 +29,8 @@ begin
             using errcode = 'LP101', hint = 'It may have been purged: look in market.chats.';
     elsif v_chat.status = 'ended' then
         raise exception 'chat % has ended', p_chat_id
-            using errcode = 'LP120', hint = format('It ended at %s: %s.', v_chat.ended_at, v_chat.end_reason);
+            using errcode = 'LP120',
+                  hint = format('It ended at %s: %s.', v_chat.ended_at, left(v_chat.end_reason, 100));
     end if;
 
     update market.chats as c

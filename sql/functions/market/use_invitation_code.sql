@@ -32,13 +32,13 @@ begin
 
     select i.* into v_code from market.invitation_codes as i where i.code = p_code for update;
     if not found then
-        raise exception 'invitation code "%" is unknown', p_code
+        raise exception 'invitation code "%" is unknown', left(p_code, 100)
             using errcode = 'LP101', hint = 'Check the spelling; codes are case-sensitive.';
     elsif v_code.status = 'exhausted' or v_code.use_count >= v_code.max_uses then
-        raise exception 'invitation code "%" is used up', p_code
+        raise exception 'invitation code "%" is used up', left(p_code, 100)
             using errcode = 'LP103', hint = format('It was good for %s uses.', v_code.max_uses);
     elsif v_code.status = 'expired' or v_code.valid_until <= p_now then
-        raise exception 'invitation code "%" has lapsed', p_code
+        raise exception 'invitation code "%" has lapsed', left(p_code, 100)
             using errcode = 'LP102', hint = format('It was valid until %s.', v_code.valid_until);
     end if;
 

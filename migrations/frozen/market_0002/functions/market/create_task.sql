@@ -9,8 +9,9 @@
 --
 -- Raises LP101 unknown user or upload (it may have lapsed and gone), LP105
 -- somebody else's upload, LP102 lapsed (whether or not the sweep has been),
--- LP109 its file is gone or being deleted, LP108 NULL given or a deadline that is
--- not in the future. The message names the upload, and nothing has changed.
+-- LP109 its file is gone or being deleted, LP108 NULL given, uploads that are no
+-- plain list, or a deadline that is not in the future. The message names the
+-- upload, and nothing has changed.
 --
 -- Lock order: the user, the named uploads by number, waiting for whoever has
 -- them: of two tasks that want the same upload, one gets it. Other uploads are
@@ -36,7 +37,10 @@ declare
     v_storages text[];
     v_paths    text[];
 begin
-    if num_nulls(p_poster_id, p_title, p_discard_others, p_now) > 0
+    if array_ndims(p_upload_ids) > 1 then
+        raise exception 'create_task was given uploads in % dimensions', array_ndims(p_upload_ids)
+            using errcode = 'LP108', hint = 'Give a plain list of numbers, such as array[17, 18].';
+    elsif num_nulls(p_poster_id, p_title, p_discard_others, p_now) > 0
        or array_position(p_upload_ids, null) is not null then
         raise exception 'create_task was given NULL'
             using errcode = 'LP108', hint = 'Give a user, a title and a time; only the deadline may be NULL.';

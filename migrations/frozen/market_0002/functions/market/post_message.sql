@@ -47,7 +47,7 @@ begin
         raise exception 'chat % has ended', p_chat_id
             using errcode = 'LP120',
                   hint = format('It ended at %s: %s. Open another with market.open_chat.',
-                                v_chat.ended_at, v_chat.end_reason);
+                                v_chat.ended_at, left(v_chat.end_reason, 100));
     end if;
 
     insert into market.chat_messages (chat_id, author_kind, body, created_at)

@@ -32,19 +32,19 @@ begin
 
     select c.* into v_coupon from market.coupons as c where c.code = p_code for update;
     if not found then
-        raise exception 'coupon "%" is unknown', p_code
+        raise exception 'coupon "%" is unknown', left(p_code, 100)
             using errcode = 'LP101', hint = 'Check the spelling; codes are case-sensitive.';
     elsif v_coupon.user_id <> p_user_id then
-        raise exception 'coupon "%" is not yours', p_code
+        raise exception 'coupon "%" is not yours', left(p_code, 100)
             using errcode = 'LP105', hint = 'It was given to another user, or used by one.';
     elsif v_coupon.status = 'used' then
-        raise exception 'coupon "%" is used up', p_code
+        raise exception 'coupon "%" is used up', left(p_code, 100)
             using errcode = 'LP103', hint = format('It was used at %s.', v_coupon.used_at);
     elsif v_coupon.status = 'expired' or v_coupon.valid_until <= p_now then
-        raise exception 'coupon "%" has lapsed', p_code
+        raise exception 'coupon "%" has lapsed', left(p_code, 100)
             using errcode = 'LP102', hint = format('It was valid until %s.', v_coupon.valid_until);
     elsif v_coupon.valid_from > p_now then
-        raise exception 'coupon "%" is not yet valid', p_code
+        raise exception 'coupon "%" is not yet valid', left(p_code, 100)
             using errcode = 'LP104', hint = format('It is valid from %s on.', v_coupon.valid_from);
     end if;
 

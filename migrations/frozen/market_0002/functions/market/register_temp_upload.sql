@@ -33,7 +33,7 @@ begin
         raise exception 'register_temp_upload was given NULL'
             using errcode = 'LP108', hint = 'Give a user, a storage, a path and a time; only size and expiry may be NULL.';
     elsif p_storage not in ('public', 'private') then
-        raise exception 'there is no storage "%"', p_storage
+        raise exception 'there is no storage "%"', left(p_storage, 100)
             using errcode = 'LP108', hint = 'Give ''public'' or ''private''.';
     elsif p_path ~ '(^|/)\.{0,2}(/|$)' or octet_length(p_path) > 4095 then
         raise exception 'path "%" can''t be an upload''s', left(p_path, 100)
@@ -53,6 +53,19 @@ begin
             using errcode = 'LP101', hint = 'Look in market.users.';
     end if;
 
+    insert into market.temp_uploads as u (user_id, storage, path, bytes, uploaded_at, expires_at)
+    values (p_user_id, p_storage, p_path, p_bytes, p_now, coalesce(p_expires_at, p_now + interval '24 hours'))
+    on conflict (storage, lapse.path_digest(path)) do update
+       set bytes = excluded.bytes, uploaded_at = excluded.uploaded_at, expires_at = excluded.expires_at,
+           named_at = clock_timestamp(), removed_at = null
+     where u.user_id = excluded.user_id
+    returning u.id into v_id;
+    if v_id is null then
+        raise exception 'the file "%" is not yours', p_path
+            using errcode = 'LP105', hint = 'Another user uploaded it: use a new name for each upload.';
+    end if;
+
+    -- Only now: of an upload that its owner's task was just taking, the insert waited for the end.
     select t.id, t.poster_id
       into v_task, v_poster
       from market.task_files as f
@@ -68,18 +81,6 @@ begin
     elsif found then
         raise exception 'the file "%" is a file of task % already', p_path, v_task
             using errcode = 'LP107', hint = 'Use a new name for each upload.';
-    end if;
-
-    insert into market.temp_uploads as u (user_id, storage, path, bytes, uploaded_at, expires_at)
-    values (p_user_id, p_storage, p_path, p_bytes, p_now, coalesce(p_expires_at, p_now + interval '24 hours'))
-    on conflict (storage, lapse.path_digest(path)) do update
-       set bytes = excluded.bytes, uploaded_at = excluded.uploaded_at, expires_at = excluded.expires_at,
-           named_at = clock_timestamp(), removed_at = null
-     where u.user_id = excluded.user_id
-    returning u.id into v_id;
-    if v_id is null then
-        raise exception 'the file "%" is not yours', p_path
-            using errcode = 'LP105', hint = 'Another user uploaded it: use a new name for each upload.';
     end if;
 
     -- The triggers took it out of the queue, unless it was too late.
