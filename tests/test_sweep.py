@@ -5,6 +5,7 @@ import threading
 import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 from datetime import timedelta
 from pathlib import Path
 
@@ -16,9 +17,11 @@ from pglapse.errors import PglapseError, SettingError
 from pglapse.storage import Away
 from pglapse.storage.local import LocalStorage, open_local
 from pglapse.storage.marker import NAME
+from pglapse.storage.mounts import Surveyor
 from pglapse.sweep import missing, orphans
 from pglapse.sweep.orphans import Found, Limits
 from pglapse.sweep.schedule import Sweeper, turn
+from pglapse.sweep.walk import Area
 from tests.support.poll import until
 from tests.support.running import pglapse
 
@@ -45,7 +48,7 @@ def storage(conn: psycopg.Connection, root: Path) -> Iterator[LocalStorage]:
         yield local
 
 
-def know(conn: psycopg.Connection, *paths: str) -> None:
+def know(conn: psycopg.Connection, *paths: str) -> tuple[str, ...]:
     """Give files to an open task."""
     conn.execute(
         "with u as (insert into market.users (display_name, email)"
@@ -55,6 +58,7 @@ def know(conn: psycopg.Connection, *paths: str) -> None:
         " select t.id, 'private', p from t, unnest(%s::text[]) as p",
         [list(paths)],
     )
+    return paths
 
 
 def put(root: Path, *paths: str, content: str = "x") -> list[str]:
@@ -69,6 +73,21 @@ def later(monkeypatch: pytest.MonkeyPatch) -> None:
     """Two days later: nobody can set the time of a file's last change, so the clock is moved."""
     now = time.time
     monkeypatch.setattr("pglapse.sweep.orphans.time.time", lambda: now() + 2 * DAY)
+
+
+@contextmanager
+def not_almighty() -> Iterator[None]:
+    """For a moment, what others may not look into is closed to root as well."""
+    before = os.geteuid()
+    if before == 0:
+        try:
+            os.seteuid(65534)
+        except OSError as error:
+            pytest.skip(f"root can't become anybody else here: {error}")
+    try:
+        yield
+    finally:
+        os.seteuid(before)
 
 
 def sweep(
@@ -152,7 +171,7 @@ def test_what_is_queued_is_the_file_that_was_seen_and_no_later_one(conn, root, s
 @pytest.mark.usefixtures("later")
 def test_links_pipes_and_names_that_are_no_text_are_counted_and_left_alone(conn, root, storage, tmp_path):
     put(tmp_path, "elsewhere/canary")
-    put(root, "tmp/a", "tmp/.nfs000123", f"tmp/{NAME}")
+    put(root, "tmp/a", "tmp/.nfs000123", f"tmp/{NAME.upper()}")
     (root / "tmp/link").symlink_to(tmp_path / "elsewhere")
     (root / "tmp/file").symlink_to(tmp_path / "elsewhere/canary")
     os.mkfifo(root / "tmp/pipe")
@@ -216,6 +235,60 @@ def test_a_sweep_that_would_take_much_stops_and_asks(conn, root, storage, limits
 
     assert words in (found.stopped or "")
     assert queued(conn) == []
+
+
+@pytest.mark.usefixtures("later")
+def test_an_area_that_is_none_hides_behind_no_other(conn, root, storage):
+    put(root, *know(conn, *(f"tmp/{number}" for number in range(6))))
+    put(root, "assets/a", "assets/b")
+
+    found = orphans.sweep(conn, storage, ["tmp", "assets"], Limits(few=1))
+
+    assert "100% of the files in assets would go" in (found.stopped or "")
+    assert queued(conn) == []
+
+
+@pytest.mark.usefixtures("later")
+def test_areas_with_few_files_each_are_many_together(conn, root, storage):
+    put(root, "tmp/a", "incoming/b")
+
+    found = orphans.sweep(conn, storage, ["tmp", "incoming"], Limits(few=1))
+
+    assert "100% of the files would go" in (found.stopped or "")
+    assert queued(conn) == []
+
+
+@pytest.mark.usefixtures("later")
+def test_another_storage_s_root_in_an_area_is_not_entered(conn, root, storage):
+    put(root, "tmp/a", "tmp/public/photo", f"tmp/public/{NAME}", "shared/b", f"shared/{NAME}")
+
+    found = orphans.sweep(conn, storage, ["tmp", "shared"], Limits())
+
+    assert queued(conn) == ["tmp/a"]
+    assert found.summary()["skipped"] == {"roots of other storages": 2}
+
+
+def test_a_folder_that_may_not_be_looked_into_holds_up_no_other(tmp_path):
+    put(tmp_path, "tmp/closed/a", "tmp/listed only/b", "tmp/open/c")
+    for folder, mode in [
+        (".", 0o755),
+        ("tmp", 0o755),
+        ("tmp/open", 0o755),
+        ("tmp/closed", 0),
+        ("tmp/listed only", 0o444),
+    ]:
+        (tmp_path / folder).chmod(mode)
+    root = os.open(tmp_path, os.O_RDONLY | os.O_DIRECTORY)
+
+    try:
+        area = Area(root, Surveyor().place(root), (b"tmp",))
+        with not_almighty():
+            seen = [one.path for one in area.files()]
+    finally:
+        os.close(root)
+
+    assert seen == ["tmp/open/c"]
+    assert area.skipped == {"denied": 2}
 
 
 @pytest.mark.usefixtures("later")
@@ -377,11 +450,21 @@ def test_the_command_sums_up_and_says_why_it_stopped(conn, dsn, root, storage, t
         ('["/"]', "is no folder below the root"),
         ('["tmp", "tmp/a"]', "lies in 'tmp'"),
         ('[""]', "is no folder below the root"),
+        (
+            '["tmp"]\n[storage.public]\nkind = "local"\nroot = "{root}/tmp/public"',
+            "root of storage public overlap",
+        ),
+        ('["a/b"]\n[storage.public]\nkind = "local"\nroot = "{root}/./a/"', "root of storage public overlap"),
+        ('["tmp"]\n[storage.public]\nkind = "local"\nroot = "{root}"', "root of storage public overlap"),
     ],
 )
 def test_doubtful_areas_are_refused(server, tmp_path, areas, words):
     config = tmp_path / "pglapse.toml"
-    config.write_text(f'[storage.private]\nkind = "local"\nroot = "{tmp_path}"\ntemp = {areas}\n')
+    config.write_text(
+        f'[storage.private]\nkind = "local"\nroot = "{tmp_path}"\ntemp = {areas}\n'.replace(
+            "{root}", str(tmp_path)
+        )
+    )
 
     done = pglapse(server, "sweep", "--config", str(config))
 

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from pglapse.areas import checked_areas
+from pglapse.areas import check_apart, checked_areas
 from pglapse.errors import SettingError
 from pglapse.known import only_known
 from pglapse.storage.s3.settings import S3Settings, s3_settings
@@ -79,9 +79,12 @@ def _storages(chosen: str, document: dict[str, Any]) -> dict[str, LocalSettings 
         raise SettingError(
             f"{chosen} names no storage", hint="add a table like " + EXAMPLE.replace("\n", " ")
         )
-    return {
+    storages = {
         name: _storage(f"{chosen}: storage.{printable(name)}", name, table) for name, table in tables.items()
     }
+    local = [one for one in storages.values() if isinstance(one, LocalSettings)]
+    check_apart(chosen, ((one.name, str(one.root), one.temp) for one in local))
+    return storages
 
 
 def _storage(where: str, name: str, table: dict[str, Any]) -> LocalSettings | S3Settings:

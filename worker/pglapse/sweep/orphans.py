@@ -42,7 +42,7 @@ class Limits:
     most: int = 10_000
     """Orphans in one sweep of a storage."""
     share: float = 0.5
-    """Orphans among the files of the areas."""
+    """Orphans among the files of all areas, and of each: a wrong one hides behind no other."""
     few: int = 100
     """So many orphans may go whatever their share."""
 
@@ -67,6 +67,8 @@ class Found:
     """Why nothing, or no more, was queued."""
     skipped: Counter[Skipped] = field(default_factory=Counter)
     examples: list[str] = field(default_factory=list)
+    areas: list[tuple[int, int, str]] = field(default_factory=list)
+    """Files and orphans of each area that was walked to its end, and where that is, in words."""
 
     def summary(self) -> dict[str, Any]:
         """For lapse.sweep_end, and for programs."""
@@ -114,6 +116,7 @@ def sweep(
         with tempfile.TemporaryFile("w+", encoding="utf-8", prefix="pglapse-sweep-") as spool:
             before = time.time() - limits.age.total_seconds()
             for area in areas:
+                files, gone = found.files, found.orphans
                 walk = Area(root, home, split(area) if area else ())
                 for some in _batches(_old(walk, before, found), BATCH):
                     _spool(conn, spool, some, found)
@@ -122,6 +125,7 @@ def sweep(
                         found.stopped = "told to stop"
                         return found
                 found.skipped += walk.skipped
+                found.areas.append((found.files - files, found.orphans - gone, f" in {text.printable(area)}"))
             storage.look_again(home)
             found.stopped = _too_much(found, limits)
             if not dry_run and found.stopped is None:
@@ -168,9 +172,9 @@ def _spool(conn: Connection, spool: IO[str], some: Sequence[Seen], found: Found)
 def _too_much(found: Found, limits: Limits) -> str | None:
     if found.orphans > limits.most:
         return f"{text.files(found.orphans)} would go, more than {limits.most:,}: {LOOK}"
-    if found.orphans > limits.few and found.orphans > limits.share * found.files:
-        part = found.orphans / found.files
-        return f"{part:.0%} of the files would go, more than {limits.share:.0%}: {LOOK}"
+    for files, gone, where in [(found.files, found.orphans, ""), *found.areas]:
+        if gone > limits.few and gone > limits.share * files:
+            return f"{gone / files:.0%} of the files{where} would go, more than {limits.share:.0%}: {LOOK}"
     return None
 
 

@@ -13,12 +13,12 @@ from dataclasses import dataclass, field
 from typing import Literal
 
 from pglapse.storage.folders import STEP, close
-from pglapse.storage.marker import is_marker
+from pglapse.storage.marker import NAME, is_marker
 from pglapse.storage.mounts import Place, Surveyor
 
 DEEPEST = 200  # folders within each other; each one on the way is held open
 
-Skipped = Literal["link", "mount", "special", "name", "deep", "denied", "leftover", "marker"]
+Skipped = Literal["link", "mount", "special", "name", "deep", "denied", "leftover", "marker", "root"]
 
 WHY: dict[Skipped, str] = {
     "link": "symbolic links",
@@ -29,6 +29,7 @@ WHY: dict[Skipped, str] = {
     "denied": "not allowed to be read",
     "leftover": "leftovers of a network file system",
     "marker": "markers",
+    "root": "roots of other storages",
 }
 
 
@@ -93,7 +94,7 @@ class Area:
                     self.skipped["name"] += 1
                     continue
                 below = f"{path}/{name}" if path else name
-                if entry.is_dir(follow_symlinks=False):
+                if self._is_folder(entry):
                     if len(trail) >= DEEPEST:
                         self.skipped["deep"] += 1
                     elif (folder := self._enter(descriptor, os.fsencode(entry.name))) is not None:
@@ -106,7 +107,20 @@ class Area:
                 if depth:
                     close(descriptor)
 
+    def _is_folder(self, entry: os.DirEntry[str]) -> bool:
+        try:
+            return entry.is_dir(follow_symlinks=False)
+        except PermissionError:  # on file systems whose listings don't say what is a folder
+            return False
+
     def _file(self, entry: os.DirEntry[str], name: str, path: str) -> Seen | None:
+        try:
+            return self._looked_at(entry, name, path)
+        except PermissionError:  # a folder whose names may be read and nothing else
+            self.skipped["denied"] += 1
+            return None
+
+    def _looked_at(self, entry: os.DirEntry[str], name: str, path: str) -> Seen | None:
         if entry.is_symlink():
             self.skipped["link"] += 1
         elif not entry.is_file(follow_symlinks=False):
@@ -144,4 +158,20 @@ class Area:
             close(opened)
             self.skipped["mount"] += 1
             return None
+        if _is_marked(opened):
+            # The rows that know its files know them by other names, as another storage's.
+            close(opened)
+            self.skipped["root"] += 1
+            return None
         return opened
+
+
+def _is_marked(folder: int) -> bool:
+    """Whether a folder is itself a storage's root: whatever has the marker's name makes it one."""
+    try:
+        os.lstat(NAME, dir_fd=folder)
+    except FileNotFoundError:
+        return False
+    except PermissionError:  # then its files can't be looked at either
+        return False
+    return True
