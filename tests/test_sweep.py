@@ -235,6 +235,9 @@ def test_a_sweep_that_would_take_much_stops_and_asks(conn, root, storage, limits
 
     assert words in (found.stopped or "")
     assert queued(conn) == []
+    error = orphans.stopped({"private": found})
+    assert error is not None
+    assert "--most-files" in (error.hint or "")
 
 
 @pytest.mark.usefixtures("later")
@@ -440,6 +443,7 @@ def test_the_command_sums_up_and_says_why_it_stopped(conn, dsn, root, storage, t
     assert stopped.returncode == 1
     assert "the database knows no file" in stopped.stdout
     assert "stopped before it queued all" in stopped.stderr
+    assert "--most-files" not in stopped.stderr, "no limit is in the way"
 
 
 @pytest.mark.parametrize(

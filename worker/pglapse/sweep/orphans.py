@@ -230,10 +230,11 @@ def said(found: Found, *, dry_run: bool) -> str:
 
 def stopped(founds: Mapping[str, Found]) -> PglapseError | None:
     """The error to end with where a sweep stopped by itself."""
-    names = [name for name, found in founds.items() if found.stopped is not None]
-    if not names:
+    reasons = {name: found.stopped for name, found in founds.items() if found.stopped is not None}
+    if not reasons:
         return None
+    braked = any(reason.endswith(LOOK) for reason in reasons.values())
     return PglapseError(
-        f"the sweep of {', '.join(text.printable(name) for name in names)} stopped before it queued all",
-        hint="look with --dry-run; --most-files and --most-share raise the limits",
+        f"the sweep of {', '.join(text.printable(name) for name in reasons)} stopped before it queued all",
+        hint="look with --dry-run; --most-files and --most-share raise the limits" if braked else None,
     )
