@@ -105,6 +105,22 @@ def test_every_setting_of_the_engine_is_in_the_readme(conn: psycopg.Connection) 
     assert [name for (name,) in columns if f"`{name}`" not in README] == []
 
 
+def test_every_policy_of_the_marketplace_is_in_the_table_of_replaced_jobs_with_its_cadence(
+    conn: psycopg.Connection,
+) -> None:
+    words = {
+        "00:00:30": "30 s", "00:01:00": "1 min", "00:05:00": "5 min", "00:15:00": "15 min",
+        "01:00:00": "hourly", "1 day": "daily", "7 days": "weekly",
+    }  # fmt: skip
+    table = README.partition("## What replaces what")[2].partition("\n## ")[0]
+    policies = conn.execute(
+        "select name, every::text from lapse.policy where starts_with(step, 'market.')"
+    ).fetchall()
+    assert len(policies) > 15
+
+    assert [(name, every) for name, every in policies if f"`{name}`, {words[every]}" not in table] == []
+
+
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: str(page.relative_to(ROOT)))
 def test_every_link_leads_to_a_file(page: Path) -> None:
     text = re.sub(r"```.*?```", "", page.read_text(encoding="utf-8"), flags=re.DOTALL)
