@@ -407,6 +407,28 @@ def test_columns_that_are_called_like_parts_of_what_is_written_change_nothing(co
     assert deleted(conn) == {"a", "b"}
 
 
+def test_paths_and_storages_that_a_collation_takes_for_equal_are_others(conn):
+    conn.execute("""
+        create collation app.any_case (provider = icu, locale = 'und-u-ks-level2', deterministic = false);
+        create table app.docs (
+            id int primary key, disk text collate app.any_case, path text collate app.any_case
+        );
+        create index on app.docs (disk, lapse.path_digest(path));
+    """)
+    attach(conn, "app.docs", storage_column="disk")
+    conn.execute("""
+        insert into app.docs values
+            (1, 's', 'a'), (2, 's', 'b'), (3, 's', 'c'), (4, 's', 'C'), (5, 's', 'd'), (6, 'S', 'd');
+        update app.docs set path = 'A' where id = 1;
+        update app.docs set disk = 'S' where id = 2;
+        delete from app.docs where id in (3, 5, 6);
+    """)
+
+    asked = conn.execute("select storage || path from lapse.file_cleanup_queue").fetchall()
+    assert {file for (file,) in asked} == {"sa", "sb", "sc", "Sd", "sd"}
+    assert deleted(conn) == {"a", "b", "c", "d"}
+
+
 def test_a_stored_generated_column_can_hold_paths(conn):
     conn.execute("""
         create table app.docs (id int primary key, doc jsonb,

@@ -5,7 +5,8 @@
 -- fail, so indexes hold this instead. Decoding with doubled backslashes gives the bytes of a text by
 -- immutable functions alone; convert_to is only stable. It has no SET clause, so that the planner puts
 -- its body where it is called: calls were a third of what queueing a file costs, and are now next to
--- nothing. In its place every name in it is qualified.
+-- nothing. In its place every name in it is qualified, and a column's collation is set aside: nothing can be replaced in a text
+-- under one that takes different texts for equal, and a table with an index on this could not be written to.
 
 create or replace function lapse.path_digest(p_path text)
     returns bytea
@@ -14,7 +15,7 @@ create or replace function lapse.path_digest(p_path text)
     strict
     parallel safe
 as $$
-    select pg_catalog.sha256(pg_catalog.decode(pg_catalog.replace(p_path, '\', '\\'), 'escape'))
+    select pg_catalog.sha256(pg_catalog.decode(pg_catalog.replace(p_path collate pg_catalog."C", '\', '\\'), 'escape'))
 $$;
 
 comment on function lapse.path_digest(text) is
