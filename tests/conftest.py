@@ -125,6 +125,35 @@ def conn(dsn: str) -> Iterator[psycopg.Connection]:
 
 
 @pytest.fixture
+def own(dsn: str) -> Iterator[psycopg.Connection]:
+    """The same, for modules whose own `conn` is a transaction that is rolled back."""
+    with psycopg.connect(dsn, autocommit=True, options="-c search_path=") as connection:
+        yield connection
+
+
+@pytest.fixture(scope="module")
+def shared(server: str, template: str) -> Iterator[str]:
+    """One database for a module's tests; what they commit, the next one takes out."""
+    with databases.database(server, template) as dsn:
+        yield dsn
+
+
+@pytest.fixture(scope="module")
+def clean(server: str, template: str) -> Iterator[str]:
+    """Another one, for those that roll back."""
+    with databases.database(server, template) as dsn:
+        yield dsn
+
+
+@pytest.fixture
+def tx(clean: str) -> Iterator[psycopg.Connection]:
+    """A transaction that is rolled back."""
+    with psycopg.connect(clean, options="-c search_path=") as connection:
+        yield connection
+        connection.rollback()
+
+
+@pytest.fixture
 def cron_server(server: str) -> Iterator[str]:
     """The DSN of the database where pg_cron lives, for one test at a time; for tests marked `cron`."""
     with databases.cron_home(server) as home:

@@ -8,24 +8,15 @@ import psycopg
 import pytest
 from psycopg import IsolationLevel
 
-from tests.support import databases, standby
+from tests.support import standby
 from tests.support.install import alembic
 from tests.support.market import HOUR, SECOND, now, raises, value, waiting
 
 
-@pytest.fixture(scope="module")
-def shared(server: str, template: str) -> Iterator[str]:
-    """One database for the tests that roll back."""
-    with databases.database(server, template) as dsn:
-        yield dsn
-
-
 @pytest.fixture
-def conn(shared: str) -> Iterator[psycopg.Connection]:
+def conn(tx: psycopg.Connection) -> psycopg.Connection:
     """A transaction that is rolled back."""
-    with psycopg.connect(shared, options="-c search_path=") as connection:
-        yield connection
-        connection.rollback()
+    return tx
 
 
 @pytest.fixture

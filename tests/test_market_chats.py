@@ -1,7 +1,6 @@
 """Support chats: first come first served, within what an agent takes, warned once, ended in time, told of."""
 
 import json
-from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
@@ -9,32 +8,15 @@ import psycopg
 import pytest
 from psycopg import sql
 
-from tests.support import databases
 from tests.support.market import HOUR, NUMBER, SECOND, add, add_user, column, now, raises, value
 
 MINUTE = timedelta(minutes=1)
 
 
-@pytest.fixture(scope="module")
-def shared(server: str, template: str) -> Iterator[str]:
-    """One database for the tests that roll back."""
-    with databases.database(server, template) as dsn:
-        yield dsn
-
-
 @pytest.fixture
-def conn(shared: str) -> Iterator[psycopg.Connection]:
+def conn(tx: psycopg.Connection) -> psycopg.Connection:
     """A transaction that is rolled back."""
-    with psycopg.connect(shared, options="-c search_path=") as connection:
-        yield connection
-        connection.rollback()
-
-
-@pytest.fixture
-def own(dsn: str) -> Iterator[psycopg.Connection]:
-    """A database of the test's own, where changes commit."""
-    with psycopg.connect(dsn, autocommit=True, options="-c search_path=") as connection:
-        yield connection
+    return tx
 
 
 def add_agent(conn: psycopg.Connection, max_chats: int = 1, *, online: bool = True, **columns: Any) -> int:

@@ -1,38 +1,20 @@
 """The file rules: whatever happens to a task or a file's row, the queue follows in the same transaction."""
 
-from collections.abc import Iterator
 from datetime import datetime, timedelta
 
 import psycopg
 import pytest
 from psycopg.types.json import Jsonb
 
-from tests.support import databases
 from tests.support.market import HOUR, add, add_file, add_task, add_user, claim, column, now, queue, value
 
 KEPT = timedelta(hours=72)
 
 
-@pytest.fixture(scope="module")
-def shared(server: str, template: str) -> Iterator[str]:
-    """One database for the tests that roll back."""
-    with databases.database(server, template) as dsn:
-        yield dsn
-
-
 @pytest.fixture
-def conn(shared: str) -> Iterator[psycopg.Connection]:
+def conn(tx: psycopg.Connection) -> psycopg.Connection:
     """A transaction that is rolled back."""
-    with psycopg.connect(shared, options="-c search_path=") as connection:
-        yield connection
-        connection.rollback()
-
-
-@pytest.fixture
-def own(dsn: str) -> Iterator[psycopg.Connection]:
-    """A database of the test's own, where changes commit."""
-    with psycopg.connect(dsn, autocommit=True, options="-c search_path=") as connection:
-        yield connection
+    return tx
 
 
 def about_now(conn: psycopg.Connection, when: datetime) -> bool:

@@ -152,26 +152,10 @@ CASES = [
 ]  # fmt: skip
 
 
-@pytest.fixture(scope="module")
-def shared(server: str, template: str) -> Iterator[str]:
-    """One database for the tests that roll back."""
-    with databases.database(server, template) as dsn:
-        yield dsn
-
-
 @pytest.fixture
-def conn(shared: str) -> Iterator[psycopg.Connection]:
+def conn(tx: psycopg.Connection) -> psycopg.Connection:
     """A transaction that is rolled back."""
-    with psycopg.connect(shared, options="-c search_path=") as connection:
-        yield connection
-        connection.rollback()
-
-
-@pytest.fixture
-def own(dsn: str) -> Iterator[psycopg.Connection]:
-    """A database of the test's own, where changes commit."""
-    with psycopg.connect(dsn, autocommit=True, options="-c search_path=") as connection:
-        yield connection
+    return tx
 
 
 @pytest.fixture(params=CASES, ids=lambda case: case.policy)

@@ -35,28 +35,6 @@ QUEUED = ["queued", "dead"]
 REQUEUE = "select handled from market.requeue_task_files(%s, now(), '-infinity')"
 
 
-@pytest.fixture(scope="module")
-def shared(server: str, template: str) -> Iterator[str]:
-    """One database for these tests; what they commit, the next one takes out."""
-    with databases.database(server, template) as dsn:
-        yield dsn
-
-
-@pytest.fixture(scope="module")
-def clean(server: str, template: str) -> Iterator[str]:
-    """Another one, for the tests that roll back."""
-    with databases.database(server, template) as dsn:
-        yield dsn
-
-
-@pytest.fixture
-def tx(clean: str) -> Iterator[psycopg.Connection]:
-    """A transaction that is rolled back, in an empty marketplace."""
-    with psycopg.connect(clean, options="-c search_path=") as connection:
-        yield connection
-        connection.rollback()
-
-
 @pytest.fixture
 def conn(shared: str) -> Iterator[psycopg.Connection]:
     """An autocommit connection to an empty marketplace."""

@@ -1,6 +1,5 @@
 """The points: balance = what is left of the grants = the sum of the ledger, whoever writes and however."""
 
-from collections.abc import Iterator
 from datetime import timedelta
 from typing import Any
 
@@ -13,19 +12,10 @@ from tests.support import databases
 from tests.support.market import HOUR, SECOND, add, add_user, now, raises, value
 
 
-@pytest.fixture(scope="module")
-def shared(server: str, template: str) -> Iterator[str]:
-    """One database for the tests that roll back."""
-    with databases.database(server, template) as dsn:
-        yield dsn
-
-
 @pytest.fixture
-def conn(shared: str) -> Iterator[psycopg.Connection]:
+def conn(tx: psycopg.Connection) -> psycopg.Connection:
     """A transaction that is rolled back."""
-    with psycopg.connect(shared, options="-c search_path=") as connection:
-        yield connection
-        connection.rollback()
+    return tx
 
 
 def entries(conn: psycopg.Connection) -> list[tuple[str, int]]:

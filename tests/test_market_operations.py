@@ -1,13 +1,11 @@
 """Guarded operations look at the time themselves, and say why they refuse."""
 
-from collections.abc import Iterator
 from datetime import timedelta
 
 import psycopg
 import pytest
 from psycopg import sql
 
-from tests.support import databases
 from tests.support.market import (
     HOUR,
     NUMBER,
@@ -24,26 +22,10 @@ from tests.support.market import (
 )
 
 
-@pytest.fixture(scope="module")
-def shared(server: str, template: str) -> Iterator[str]:
-    """One database for the tests that roll back."""
-    with databases.database(server, template) as dsn:
-        yield dsn
-
-
 @pytest.fixture
-def conn(shared: str) -> Iterator[psycopg.Connection]:
+def conn(tx: psycopg.Connection) -> psycopg.Connection:
     """A transaction that is rolled back."""
-    with psycopg.connect(shared, options="-c search_path=") as connection:
-        yield connection
-        connection.rollback()
-
-
-@pytest.fixture
-def own(dsn: str) -> Iterator[psycopg.Connection]:
-    """A database of the test's own, where changes commit."""
-    with psycopg.connect(dsn, autocommit=True, options="-c search_path=") as connection:
-        yield connection
+    return tx
 
 
 @pytest.fixture

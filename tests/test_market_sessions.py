@@ -9,25 +9,15 @@ import psycopg
 import pytest
 from psycopg import IsolationLevel, sql
 
-from tests.support import databases
 from tests.support.market import HOUR, NUMBER, SECOND, now, raises, value
 
 MINUTE = timedelta(minutes=1)
 
 
-@pytest.fixture(scope="module")
-def shared(server: str, template: str) -> Iterator[str]:
-    """One database for the tests that roll back."""
-    with databases.database(server, template) as dsn:
-        yield dsn
-
-
 @pytest.fixture
-def conn(shared: str) -> Iterator[psycopg.Connection]:
+def conn(tx: psycopg.Connection) -> psycopg.Connection:
     """A transaction that is rolled back."""
-    with psycopg.connect(shared, options="-c search_path=") as connection:
-        yield connection
-        connection.rollback()
+    return tx
 
 
 @pytest.fixture

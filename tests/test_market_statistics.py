@@ -14,7 +14,6 @@ from hypothesis import HealthCheck, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, rule, run_state_machine_as_test
 
-from tests.support import databases
 from tests.support.market import (
     HOUR,
     add,
@@ -42,28 +41,6 @@ FOLD = "select handled from market.fold_user_statistics(10000, now(), '-infinity
 REFRESH = "select handled from market.refresh_expert_statistics(1000, now(), '-infinity')"
 LOST = (psycopg.errors.DeadlockDetected, psycopg.errors.ForeignKeyViolation)  # what applications may meet
 REPAIR = "select handled from market.repair_user_statistics(%s, now(), '-infinity')"
-
-
-@pytest.fixture(scope="module")
-def shared(server: str, template: str) -> Iterator[str]:
-    """One database for these tests; what they commit, the next one takes out."""
-    with databases.database(server, template) as dsn:
-        yield dsn
-
-
-@pytest.fixture(scope="module")
-def clean(server: str, template: str) -> Iterator[str]:
-    """Another one, for the tests that roll back."""
-    with databases.database(server, template) as dsn:
-        yield dsn
-
-
-@pytest.fixture
-def tx(clean: str) -> Iterator[psycopg.Connection]:
-    """A transaction that is rolled back, in an empty marketplace."""
-    with psycopg.connect(clean, options="-c search_path=") as connection:
-        yield connection
-        connection.rollback()
 
 
 @pytest.fixture

@@ -1,6 +1,5 @@
 """Each policy's step takes exactly the rows of its declared due query, in order, and never waits."""
 
-from collections.abc import Iterator
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import Any
@@ -8,33 +7,16 @@ from typing import Any
 import psycopg
 import pytest
 
-from tests.support import databases
 from tests.support.install import alembic
 from tests.support.market import HOUR, NUMBER, add, add_task, add_user, now, value
 
 MICROSECOND = timedelta(microseconds=1)
 
 
-@pytest.fixture(scope="module")
-def shared(server: str, template: str) -> Iterator[str]:
-    """One database for the tests that roll back."""
-    with databases.database(server, template) as dsn:
-        yield dsn
-
-
 @pytest.fixture
-def conn(shared: str) -> Iterator[psycopg.Connection]:
+def conn(tx: psycopg.Connection) -> psycopg.Connection:
     """A transaction that is rolled back."""
-    with psycopg.connect(shared, options="-c search_path=") as connection:
-        yield connection
-        connection.rollback()
-
-
-@pytest.fixture
-def own(dsn: str) -> Iterator[psycopg.Connection]:
-    """A database of the test's own, where changes commit."""
-    with psycopg.connect(dsn, autocommit=True, options="-c search_path=") as connection:
-        yield connection
+    return tx
 
 
 @dataclass(frozen=True, slots=True)

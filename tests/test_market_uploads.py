@@ -10,7 +10,6 @@ from typing import Any
 import psycopg
 import pytest
 
-from tests.support import databases
 from tests.support.market import (
     HOUR,
     SECOND,
@@ -32,28 +31,6 @@ from tests.support.queue import exchange, hand_in, result
 DAY = timedelta(hours=24)
 EXPIRE = "select handled from market.expire_temp_uploads(10, %s, '-infinity')"
 CREATE = "select market.create_task(%s, 'Carry a piano', p_upload_ids => %s)"
-
-
-@pytest.fixture(scope="module")
-def shared(server: str, template: str) -> Iterator[str]:
-    """One database for these tests; what they commit, the next one takes out."""
-    with databases.database(server, template) as dsn:
-        yield dsn
-
-
-@pytest.fixture(scope="module")
-def clean(server: str, template: str) -> Iterator[str]:
-    """Another one, for the tests that roll back."""
-    with databases.database(server, template) as dsn:
-        yield dsn
-
-
-@pytest.fixture
-def tx(clean: str) -> Iterator[psycopg.Connection]:
-    """A transaction that is rolled back, in an empty marketplace."""
-    with psycopg.connect(clean, options="-c search_path=") as connection:
-        yield connection
-        connection.rollback()
 
 
 @pytest.fixture
