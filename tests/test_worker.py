@@ -694,31 +694,77 @@ def test_a_failing_policy_is_told_and_draining_goes_on(conn, dsn, root, config):
         until(lambda: outcomes(conn) == {"a": "deleted"})
 
 
+RUNS_FOR_MINUTES = """
+create function lapse.slow(p_limit integer, p_cutoff timestamptz, p_after timestamptz)
+    returns lapse.progress language plpgsql as $$
+begin
+    perform pg_advisory_lock(3141592);
+    perform pg_sleep(300);
+    return (0, 0, null);
+end $$;
+select lapse.create_policy('slow', 'lapse.slow', '10 s');
+"""
+AT_IT = """
+select 1 from pg_locks join pg_stat_activity as a using (pid)
+ where locktype = 'advisory' and objid = 3141592 and a.datname = current_database()
+"""
+
+
 def test_draining_does_not_wait_for_a_policy_and_a_stop_ends_its_run(conn, dsn, root, config):
-    conn.execute(
-        "create function lapse.slow(p_limit integer, p_cutoff timestamptz, p_after timestamptz)"
-        " returns lapse.progress language plpgsql as $$ begin"
-        " perform pg_advisory_lock(3141592); perform pg_sleep(300); return (0, 0, null); end $$"
-    )
-    conn.execute("select lapse.create_policy('slow', 'lapse.slow', '10 s')")
+    conn.execute(RUNS_FOR_MINUTES)
 
     with worker(dsn, config, tick="always") as running:
-        until(
-            lambda: rows(
-                conn,
-                "select 1 from pg_locks join pg_stat_activity as a using (pid)"
-                " where locktype = 'advisory' and objid = 3141592 and a.datname = current_database()"
-                " and wait_event = 'PgSleep'",
-            )
-        )
+        until(lambda: rows(conn, AT_IT + " and wait_event = 'PgSleep'"))
         enqueue(conn, *put(root, "a"))
         until(lambda: outcomes(conn) == {"a": "deleted"}, seconds=5)
         running.process.send_signal(signal.SIGTERM)
         assert running.ends(8) == 0
 
-    until(  # the run is on record as failed, or as lost by the next one; nobody is at it any more
-        lambda: not rows(conn, "select 1 from pg_locks where locktype = 'advisory' and objid = 3141592")
-    )
+    # The run is on record as failed, or as lost by the next one; nobody is at it any more.
+    until(lambda: not rows(conn, AT_IT))
+
+
+def test_a_run_is_ended_although_the_server_got_the_first_word_too_early(conn, dsn, config):
+    conn.execute(RUNS_FOR_MINUTES)
+    early = """
+import os
+from pglapse.deadline import Connection
+cancel = Connection.cancel_safe
+def too_early(*arguments, **options):
+    Connection.cancel_safe = cancel
+    os.write(2, b"too early\\n")
+Connection.cancel_safe = too_early
+"""
+
+    with worker(dsn, config, tick="always", spoilt=early) as running:
+        until(lambda: rows(conn, AT_IT + " and wait_event = 'PgSleep'"))
+        running.process.send_signal(signal.SIGTERM)
+        assert running.ends(15) == 0
+
+    assert "too early" in running.said
+    until(lambda: not rows(conn, AT_IT))
+
+
+def test_a_run_that_has_not_begun_when_the_worker_is_told_to_stop_does_not_begin(conn, dsn, config):
+    conn.execute(RUNS_FOR_MINUTES)
+    slow = """
+import os
+from pglapse.ticker import Ticker
+run = Ticker.run
+def late(self, conn):
+    os.write(2, b"about to run\\n")
+    self._stop.wait()
+    run(self, conn)
+Ticker.run = late
+"""
+
+    with worker(dsn, config, tick="always", spoilt=slow) as running:
+        running.says("about to run")
+        running.process.send_signal(signal.SIGTERM)
+        assert running.ends(8) == 0
+
+    assert rows(conn, "select 1 from lapse.run_log where policy = 'slow'") == []
+    assert not rows(conn, AT_IT)
 
 
 def test_a_worker_whose_schedule_thread_can_t_go_on_exits_1(conn, dsn, config):

@@ -15,6 +15,7 @@ from pglapse.deadline import Connection, Patience
 from pglapse.errors import HelperDied, PglapseError, RunFailed, translated
 from pglapse.outage import Outage
 from pglapse.schema import expected, for_worker
+from pglapse.storage import clock
 from pglapse.text import printable
 
 log = logging.getLogger(__name__)
@@ -22,6 +23,7 @@ log = logging.getLogger(__name__)
 Mode = Literal["auto", "always", "never"]
 
 EVERY = 2.0  # seconds between two looks
+AGAIN = 0.5  # seconds between two attempts to cancel a run
 LONG = 300.0  # seconds that a call may take which runs policies: a batch may be a large one
 
 
@@ -34,6 +36,7 @@ class Ticker:
         self.ticking = False
         self._stop = Event()
         self._conn: Connection | None = None
+        self._running = False
         self._died: BaseException | None = None
         self._patience, self.long = Patience(), Patience(LONG)
         self._thread = Thread(target=self._run, name="ticker", daemon=True)
@@ -57,22 +60,38 @@ class Ticker:
         return self._stop.is_set()
 
     def leave(self) -> None:
-        """Begin no further tick; a run that is under way is asked to end after its batch. Does not wait."""
-        if self._stop.is_set():
-            return
-        self._stop.set()
+        """Begin no further tick; a run that is under way is cancelled. Does not wait."""
+        if not self._stop.is_set():
+            self._stop.set()
+            self._cancel()
+
+    def stop(self, patience: float = 5.0) -> None:
+        """Have left, and wait for it.
+
+        A server that has not got the call yet ignores that it is cancelled, so this does it again.
+        """
+        self.leave()
+        until = clock() + patience
+        while self._thread.is_alive() and (left := until - clock()) > 0:
+            self._thread.join(min(AGAIN, left))
+            self._cancel()
+
+    def run(self, conn: Connection) -> None:
+        """Run what is due, unless told to leave."""
+        self._running = True  # before the look: so either this hears of `leave`, or that of this
+        try:
+            if not self._stop.is_set():
+                tick(conn, self.long, leaving=self.leaving)
+        finally:
+            self._running = False
+
+    def _cancel(self) -> None:
         conn = self._conn
-        if conn is not None and self.ticking:
+        if conn is not None and self._running:
             try:
                 conn.cancel_safe(timeout=2)
             except psycopg.Error:
                 log.debug("could not cancel the run that is under way", exc_info=True)
-
-    def stop(self, patience: float = 5.0) -> None:
-        """Have left, and wait for it."""
-        self.leave()
-        if self._thread.is_alive():
-            self._thread.join(patience)
 
     def _run(self) -> None:
         try:
@@ -120,7 +139,7 @@ def look(conn: Connection, ticker: Ticker) -> None:
         log.info(_news(ticking=ticking, wanted=wanted))
         ticker.ticking = ticking
     if ticking:
-        tick(conn, ticker.long, leaving=ticker.leaving)
+        ticker.run(conn)
 
 
 def _news(*, ticking: bool, wanted: bool) -> str:
