@@ -367,33 +367,6 @@ def test_a_partition_stands_for_its_table(conn):
     assert release(conn, held, "shed.things")
 
 
-def test_rows_that_would_go_along_with_a_parent_are_warned_of(conn):
-    conn.execute(
-        """
-        create table shed.lists (a int, b int, thing bigint not null references shed.things on delete cascade,
-                                 primary key (a, b));
-        create table shed.entries (id int primary key, a int, b int,
-                                   foreign key (a, b) references shed.lists on delete cascade);
-        """
-    )
-    shed.policy(conn)
-    first, second = shed.add(conn, 2)
-    conn.execute("insert into shed.lists values (1, 2, %s), (1, 3, %s)", [second, first])
-    conn.execute("insert into shed.entries values (7, 1, 2), (8, null, null)")
-    said = []
-    conn.add_notice_handler(lambda notice: said.append((notice.message_primary, notice.message_hint)))
-
-    hold(conn, 7, "shed.entries")
-    hold(conn, 8, "shed.entries")
-
-    assert said == [
-        (
-            f"policy sweep works on shed.things, and this row goes along with its row {second}",
-            f"Hold that, too: select lapse.hold('shed.things', '{second}', 'case 4711');",
-        )
-    ]
-
-
 def test_files_that_a_held_row_asked_to_delete_wait_until_it_is_released(conn):
     conn.execute("create table shed.pictures (id bigint primary key, path text)")
     conn.execute("insert into shed.pictures values (1, 'held'), (2, 'not')")
@@ -503,6 +476,112 @@ def test_the_file_of_a_held_upload_stays(conn):
 
     assert exchange(conn).paths == []
     assert outcomes(conn) == []
+
+
+def test_what_the_marketplace_deletes_on_reading_stays_while_it_is_held(conn, dsn):
+    """It is as little to be had as any other lapsed row."""
+    conn.execute(
+        "truncate market.sessions, market.cache_entries;"
+        "insert into market.sessions (token_hash, principal_kind, principal_id, expires_at)"
+        " values ('\\x01', 'user', 1, now()), ('\\x02', 'user', 1, now());"
+        "insert into market.cache_entries (key, value, expires_at)"
+        " values ('held', '1', now()), ('not', '1', now())"
+    )
+    hold(conn, "\\x01", "market.sessions")
+    hold(conn, "held", "market.cache_entries")
+    conn.execute("set bytea_output = 'escape'")
+
+    read = [
+        conn.execute(f"select * from market.{call}").fetchall()
+        for call in ("get_session('\\x01')", "get_session('\\x02')", "get_cache('held')", "get_cache('not')")
+    ]
+    opened = shed.fails(conn, "select market.open_session('\\x01', 'user', 2, now() + interval '1 hour')")
+    conn.execute("reset bytea_output")
+
+    assert read == [[], [], [(None,)], [(None,)]]
+    assert opened.sqlstate == "LP121"
+    assert shed.column(conn, "select token_hash from market.sessions") == [b"\1"]
+    assert shed.column(conn, "select key from market.cache_entries") == ["held"]
+
+
+@pytest.mark.parametrize("call", ["get_session('\\x01')", "get_cache('key')"])
+def test_a_read_that_could_not_see_the_hold_deletes_nothing(conn, dsn, call):
+    conn.execute(
+        "truncate market.sessions, market.cache_entries;"
+        "insert into market.sessions (token_hash, principal_kind, principal_id, expires_at)"
+        " values ('\\x01', 'user', 1, now());"
+        "insert into market.cache_entries (key, value, expires_at) values ('key', '1', now())"
+    )
+    with psycopg.connect(dsn) as reader:
+        reader.execute("set transaction isolation level repeatable read")
+        reader.execute("select from lapse.hold")  # its snapshot is taken
+        hold(conn, "\\x01", "market.sessions")
+        hold(conn, "key", "market.cache_entries")
+        reader.execute(f"select * from market.{call}")
+        reader.commit()
+
+    assert (
+        shed.one(conn, "select (select count(*) from market.sessions) + count(*) from market.cache_entries")
+        == 2
+    )
+
+
+def test_a_held_session_that_is_ended_lapses_and_stays(conn):
+    conn.execute("truncate market.sessions")
+    conn.execute("select market.open_session('\\x01', 'user', 1, now() + interval '1 hour')")
+    hold(conn, "\\x01", "market.sessions")
+
+    ended = [shed.one(conn, "select market.end_session('\\x01')") for _ in range(2)]
+
+    assert ended == [True, False]
+    assert conn.execute("select * from market.get_session('\\x01')").fetchall() == []
+    assert shed.one(conn, "select count(*) from market.sessions") == 1
+
+
+def test_posting_a_task_discards_no_held_upload(conn):
+    user = user_of(conn)
+    held, _ = shed.column(
+        conn,
+        "insert into market.temp_uploads (user_id, storage, path)"
+        " values (%s, 'public', 'held'), (%s, 'public', 'not')"
+        " returning id",
+        user,
+        user,
+    )
+    hold(conn, held, "market.temp_uploads")
+
+    conn.execute("select market.create_task(%s, 'title')", [user])
+
+    assert shed.column(conn, "select id from market.temp_uploads") == [held]
+    assert exchange(conn).paths == ["not"]
+
+
+def test_a_held_message_keeps_its_chat(conn):
+    user = user_of(conn)
+    chats = shed.column(
+        conn,
+        "insert into market.chats (user_id, status, opened_at, last_activity_at, ended_at, end_reason)"
+        " select %s, 'ended', at, at, at, 'closed' from (select now() - interval '40 days' as at) as t,"
+        " generate_series(1, 3) returning id",
+        user,
+    )
+    message = shed.one(
+        conn,
+        "insert into market.chat_messages (chat_id, author_kind, body) values (%s, 'user', 'x') returning id",
+        chats[1],
+    )
+    conn.execute("update market.chats set last_activity_at = opened_at where id = any (%s)", [chats])
+    hold(conn, message, "market.chat_messages")
+
+    conn.execute(
+        "select lapse.create_policy('chats', 'market.purge_inactive_chats', '1 day',"
+        " p_target => 'market.chats', p_key_columns => '{id}', p_due_column => 'purge_at')"
+    )
+
+    shed.run(conn, "chats")
+
+    assert shed.column(conn, "select id from market.chats where id = any (%s)", chats) == [chats[1]]
+    assert shed.column(conn, "select id from market.chat_messages where id = %s", message) == [message]
 
 
 def test_only_the_owner_of_the_engine_holds(conn):

@@ -264,9 +264,11 @@ create table lapse.blocked_row (
     since      timestamptz not null default clock_timestamp(),
     touched_at timestamptz not null default clock_timestamp(),
     retry_at   timestamptz not null,
+    hold_table text,
     hold_key   text,
     primary key (policy, key),
-    constraint blocked_row_hold_has_no_end check (hold_key is null or retry_at = 'infinity')
+    constraint blocked_row_hold_has_no_end check (hold_key is null or retry_at = 'infinity'),
+    constraint blocked_row_hold_is_named   check (num_nulls(hold_table, hold_key) <> 1)
 );
 comment on table  lapse.blocked_row is
     'Rows that made their batch fail, or that a trigger kept: left out until retry_at, so that they do not stop the rest.';
@@ -281,11 +283,15 @@ comment on column lapse.blocked_row.since is 'When it was first set aside.';
 comment on column lapse.blocked_row.touched_at is 'When it was last set aside.';
 comment on column lapse.blocked_row.retry_at is
     'When a run may take it again. Set it to now() to retry at once. Infinity: it is held.';
-comment on column lapse.blocked_row.hold_key is
-    'The key that lapse.hold has for a row that somebody holds; NULL for one that was set aside.';
+comment on column lapse.blocked_row.hold_table is
+    'The table that lapse.hold has for a row that somebody holds, or that would go along with this one; NULL for a row that was set aside.';
+comment on column lapse.blocked_row.hold_key is 'The key that lapse.hold has for that row.';
 
 create table lapse.hold (
     target_table text        not null,
+    target_oid   oid         not null,
+    oids_of      oid         not null,
+    target_names text[]      not null,
     key          text        not null,
     key_columns  text[]      not null,
     file_key     text        not null,
@@ -296,7 +302,11 @@ create table lapse.hold (
 );
 comment on table  lapse.hold is
     'Rows that stay, and their files, whatever is due: until lapse.release_hold. Written by lapse.hold alone.';
-comment on column lapse.hold.target_table is 'The table, schema.name; of a partition, the whole table.';
+comment on column lapse.hold.target_table is 'The table, schema.name, by the name that it had; of a partition, the whole table.';
+comment on column lapse.hold.target_oid is 'Its number in pg_class, whatever its name is now.';
+comment on column lapse.hold.oids_of is
+    'The number that lapse.hold had when target_oid was written. Where it has another, a dump was restored, and names alone count.';
+comment on column lapse.hold.target_names is 'Each name that the table has had while it was held: a table of any of these names is held.';
 comment on column lapse.hold.key is 'The row''s key as text; of several columns, an array''s text.';
 comment on column lapse.hold.key_columns is 'The columns of that key.';
 comment on column lapse.hold.file_key is

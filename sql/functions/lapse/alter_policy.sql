@@ -42,6 +42,9 @@ declare
     v_now  timestamptz := clock_timestamp();
     v_slot timestamptz := v_now;
 begin
+    if num_nonnulls(p_target, p_key_columns) > 0 then
+        perform pg_advisory_xact_lock(1818324343, 0);  -- before the policy's state, as in lapse.hold: see lapse.copy_holds
+    end if;
     select p.* into v_old from lapse.policy as p where p.name = p_name for no key update;
     if not found then
         raise exception using

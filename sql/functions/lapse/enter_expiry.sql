@@ -101,6 +101,10 @@ begin
             p_max_runtime => v_policy.max_runtime, p_lock_timeout => v_policy.lock_timeout,
             p_enabled => v_policy.enabled, p_key_columns => v_policy.key_columns,
             p_due_column => v_policy.due_column, p_action => v_policy.action);
+        if v_old.target_table <> v_policy.target_table then
+            delete from lapse.blocked_row as b where b.policy = v_policy.name and b.hold_key is not null;
+            perform lapse.copy_holds(v_policy.name);
+        end if;
         if v_old.key_columns is distinct from v_policy.key_columns then
             delete from lapse.blocked_row as b where b.policy = v_policy.name and isfinite(b.retry_at);
         end if;

@@ -16,7 +16,7 @@ declare
 begin
     if exists (select from lapse.hold) then
         v_table := lapse.whole_table(p_table);
-        return query select h.key from lapse.hold as h where to_regclass(h.target_table) = v_table;
+        return query select h.key from lapse.held_rows(v_table) as h;
     end if;
 end;
 $$;

@@ -64,7 +64,7 @@ begin
     v_key := coalesce(v_found.key, p_key);
     v_ours := exists (select from pg_class as c join pg_namespace as n on n.nspowner = c.relowner
                        where c.oid = v_table and n.nspname = 'lapse');
-    select h.* into v_hold from lapse.hold as h where to_regclass(h.target_table) = v_table and h.key = v_key;
+    select h.* into v_hold from lapse.held_rows(v_table) as h where h.key = v_key;
 
     if v_found.key is null then
         state := 'no such row';
@@ -119,8 +119,11 @@ begin
 
         if v_block.hold_key is not null then
             v_words := v_words || 'held'::text;
-            v_says := v_says || format('held since %s by %s: %s', date_trunc('second', v_hold.held_at), v_hold.held_by,
-                                       v_hold.reason);
+            v_says := v_says || (
+                select format('held since %s by %s: %s', date_trunc('second', h.held_at), h.held_by,
+                              regexp_replace(v_block.error, '^held: ', ''))
+                  from lapse.hold as h
+                 where h.target_table = v_block.hold_table and h.key = v_block.hold_key);
         end if;
 
         if v_row.meant is null then

@@ -2,7 +2,8 @@
 --
 -- In: the token's hash and the time. Out: whether there was a session that had
 -- not lapsed; there is none afterwards either way, so logging out twice is no
--- error. Raises LP108 for NULL given.
+-- error. Raises LP108 for NULL given. One that somebody holds (lapse.hold) lapses at this
+-- moment instead of being deleted, and is as little to be had afterwards.
 
 create or replace function market.end_session(
     p_token_hash bytea,
@@ -15,6 +16,7 @@ create or replace function market.end_session(
     set search_path = pg_catalog, pg_temp
     set enable_seqscan = off
     set jit = off
+    set bytea_output = 'hex'  -- as lapse.hold spells keys
 as $$
 declare
     v_expires_at timestamptz;
@@ -24,7 +26,14 @@ begin
             using errcode = 'LP108', hint = 'Give a token''s hash and a time.';
     end if;
 
-    delete from market.sessions as s where s.token_hash = p_token_hash returning s.expires_at into v_expires_at;
+    select s.expires_at into v_expires_at from market.sessions as s where s.token_hash = p_token_hash for update;
+    if p_token_hash::text in (select lapse.held_keys('market.sessions')) then
+        update market.sessions as s
+           set expires_at = p_now
+         where s.token_hash = p_token_hash and s.expires_at > p_now;
+    else
+        delete from market.sessions as s where s.token_hash = p_token_hash;
+    end if;
 
     return coalesce(v_expires_at > p_now, false);
 end;

@@ -1,7 +1,7 @@
 -- lapse.held_files: those of a claim's files that were asked for by a row which somebody holds.
 --
 -- In: the places of queue rows that the caller has locked. Out: the places of those held, and why. The row that asked is
--- told by source_table and source_id; a partition is taken for its whole table.
+-- told by source_table and source_id; a partition is taken for its whole table, and a name that the table had for the table.
 
 create or replace function lapse.held_files(p_places tid[])
     returns table (place tid, reason text)
@@ -24,10 +24,13 @@ begin
         select n.source_table, lapse.whole_table(n.source_table) as whole
           from (select distinct a.source_table from asked as a where a.source_table is not null) as n
     )
-    select a.place, h.reason
+    select distinct on (a.place) a.place, (k.hold).reason
       from asked as a
       join named as n on n.source_table = a.source_table
-      join lapse.hold as h on a.source_id in (h.key, h.file_key) and to_regclass(h.target_table) = n.whole;
+      join (select h as hold, u.key from lapse.hold as h cross join lateral unnest(array[h.key, h.file_key]) as u (key)) as k
+        on k.key = a.source_id
+     where a.source_table = any ((k.hold).target_names)
+        or n.whole in (select lapse.hold_relations((k.hold).target_oid, (k.hold).oids_of, (k.hold).target_names));
 end;
 $$;
 

@@ -13,6 +13,10 @@
 -- and the run fails. Errors about the state of the server end the turn at once.
 -- Where the policy has a brake, the first batch counts before it takes anything.
 --
+-- Where rows are held, those that were there before the step are there after it, or the batch is undone: whether a cascade,
+-- a trigger or a step that did not look has taken one. Rows that would take a held one along are then left out like
+-- held ones, and the batch begins anew; where there are none, it is a failure like any other.
+--
 -- Lock order: the policy's state, the rows, then whatever lapse.blocked_row needs.
 
 create or replace function lapse.run_batch(
@@ -62,6 +66,8 @@ declare
     v_braked     boolean := false;
     v_due_rows   bigint;
     v_of_rows    bigint;
+    v_kept       text[];
+    v_lost       text;
 begin
     again := false;
     stop := false;
@@ -147,6 +153,13 @@ begin
               from lapse.due_rows(v_policy, v_state.run_reached, v_state.run_as_of, 1, true) as d;
         end if;
 
+        if exists (select from lapse.hold) then
+            if v_state.run_batches = 0 then
+                perform lapse.note_hold_names();
+            end if;
+            v_kept := array(select lapse.kept_rows());
+        end if;
+
         begin
             execute format('select p.picked, p.handled, p.reached from %s($1, $2, $3) as p', v_step)
                into v_picked, v_handled, v_reached
@@ -165,6 +178,20 @@ begin
                     hint    = 'It must answer 0 <= handled <= picked <= limit, and the due time reached, between the resume point and the cutoff.';
             end if;
             set constraints all immediate;
+
+            if v_kept <> '{}' then
+                select k.row into v_lost
+                  from unnest(v_kept) as k (row)
+                 where k.row not in (select lapse.kept_rows())
+                 limit 1;
+                if found then
+                    raise exception using
+                        errcode = 'LP016',
+                        message = format('row %s of %s is held, and would be gone', substr(v_lost, position(' ' in v_lost) + 1),
+                                         split_part(v_lost, ' ', 1)::oid::regclass),
+                        hint    = 'It went along with another row, or the step did not look for it. Nothing was done.';
+                end if;
+            end if;
         exception
             when query_canceled or assert_failure or others then
                 get stacked diagnostics
@@ -191,6 +218,23 @@ begin
             v_failure := true;
     end;
     v_elapsed := clock_timestamp() - v_began;
+
+    if v_lost is not null and v_policy.target_table is not null then
+        -- lapse.hold has this lock while it waits for the state that is locked here, so it is not waited for.
+        if not pg_try_advisory_xact_lock(1818324343, 0) then
+            again := true;
+            return;
+        end if;
+        begin
+            if lapse.copy_holds(v_policy.name, true) > 0 then
+                again := true;
+                return;
+            end if;
+        exception
+            when others then
+                null;  -- the batch has failed, and says why
+        end;
+    end if;
 
     -- What this batch means for the next one.
     if v_sqlstate is not null then

@@ -4,7 +4,7 @@
 -- become its files, whether the poster's other uploads are discarded, and the
 -- time. Out: the task's id. All of it is one transaction: the uploads become rows
 -- of task_files with the same path, so nothing is copied or queued, and the files
--- of those discarded are queued now. Turn p_discard_others off where a user has
+-- of those discarded are queued now; others that are held (lapse.hold) stay. Turn p_discard_others off where a user has
 -- several drafts at a time.
 --
 -- Raises LP101 unknown user or upload (it may have lapsed and gone), LP105
@@ -110,7 +110,10 @@ begin
         with others as materialized (
             select u.id from market.temp_uploads as u where u.user_id = p_poster_id order by u.id for update skip locked
         )
-        delete from market.temp_uploads as u using others as o where u.id = o.id;
+        delete from market.temp_uploads as u
+         using others as o
+         where u.id = o.id
+           and u.id::text not in (select lapse.held_keys('market.temp_uploads'));
     end if;
 
     return v_task_id;

@@ -19,7 +19,7 @@ create or replace function market.forget_cache(
 as $$
 begin
     if current_setting('transaction_read_only')::boolean
-       or current_setting('transaction_isolation') = 'serializable'
+       or current_setting('transaction_isolation') in ('serializable', 'repeatable read')
        or exists (select from pg_trigger as t
                    where t.tgrelid = 'market.cache_entries'::regclass and t.tgdeferrable) then
         return;
@@ -30,7 +30,9 @@ begin
         and c.expires_at <= p_now
         for update skip locked;
     if found then
-        delete from market.cache_entries as c where c.key = p_key;
+        delete from market.cache_entries as c
+         where c.key = p_key
+           and p_key not in (select lapse.held_keys('market.cache_entries'));
     end if;
 exception
     when others then

@@ -6,7 +6,7 @@
 -- moves it beyond; and the time. Out: when it lapses. Raises LP121 when this token
 -- has a session that has not lapsed, LP108 for an unknown kind, an expiry that is
 -- not in the future, a token or a timeout out of range, or NULL given. A lapsed
--- session of the same token is replaced. Intervals are added as seconds: a day
+-- session of the same token is replaced, unless it is held (lapse.hold): LP121. Intervals are added as seconds: a day
 -- in an interval has 23 or 25 hours in a session whose time zone changes its clocks.
 
 create or replace function market.open_session(
@@ -26,6 +26,7 @@ create or replace function market.open_session(
     set search_path = pg_catalog, pg_temp
     set enable_seqscan = off
     set jit = off
+    set bytea_output = 'hex'  -- as lapse.hold spells keys
 as $$
 declare
     v_expires_at timestamptz;
@@ -64,7 +65,8 @@ begin
            expires_at     = excluded.expires_at,
            idle_timeout   = excluded.idle_timeout,
            ends_at        = excluded.ends_at
-     where s.expires_at <= p_now;
+     where s.expires_at <= p_now
+       and p_token_hash::text not in (select lapse.held_keys('market.sessions'));
     if not found then
         raise exception 'this token has a session already'
             using errcode = 'LP121', hint = 'Make a new token, at random; or market.end_session ends the other one first.';
