@@ -932,20 +932,45 @@ def test_the_marketplaces_states_are_all_named(conn):
 
 
 @pytest.mark.parametrize(
-    ("grant", "routine"),
+    ("grant", "right", "words"),
     [
-        ("grant_worker", "lapse.renew_files(text, bigint[], bigint[], interval)"),
-        ("grant_runner", "lapse.raise_failures(bigint[])"),
-        ("grant_application", "lapse.cancel_file(text, text)"),
-        ("grant_observer", "lapse.doctor_span(interval)"),
+        ("grant_worker", "execute on routine lapse.renew_files", "call lapse.renew_files"),
+        ("grant_runner", "execute on routine lapse.raise_failures", "call lapse.raise_failures"),
+        ("grant_application", "execute on routine lapse.cancel_file", "call lapse.cancel_file"),
+        ("grant_application", "insert (expected) on lapse.file_cleanup_queue", "insert into lapse.file_c"),
+        ("grant_observer", "execute on routine lapse.doctor_span", "call lapse.doctor_span"),
+        ("grant_observer", "select on lapse.queue_detail", "read lapse.queue_detail"),
+        ("grant_author", "execute on routine lapse.due_shift", "call lapse.due_shift"),
+        ("grant_author", "select on lapse.own_blocked_row", "read lapse.own_blocked_row"),
+        ("grant_author", "insert (generation) on lapse.file_cleanup_queue", "insert into lapse.file_c"),
+        ("grant_author", "usage on schema lapse", "use schema lapse"),
     ],
 )
-def test_a_role_that_lost_a_right_of_its_job_is_a_failure(conn, grant, routine):
+def test_a_role_that_lost_a_right_of_its_job_is_a_failure(conn, grant, right, words):
     with role(conn) as worker:
         conn.execute(f"select lapse.{grant}(%s)", [worker])
         assert level(conn, "grants") == "ok"
-        conn.execute(f"revoke execute on routine {routine} from {worker}")
+        conn.execute(f"revoke {right} from {worker}")
 
-        mend(conn, trouble(conn, "grants", f"role {worker} may not call {re.escape(routine.split('(')[0])}"))
+        mend(conn, trouble(conn, "grants", f"role {worker} may not {re.escape(words)}"))
 
         assert level(conn, "grants") == "ok"
+
+
+def test_an_owner_whose_steps_lost_a_right_is_a_failure(conn):
+    """Also one that may not declare policies any more: those that it declared run on."""
+    with role(conn) as owner:
+        conn.execute(f"create schema ours authorization {owner}; select lapse.grant_author('{owner}')")
+        conn.execute(
+            f"set role {owner}; create table ours.things (id int primary key, due timestamptz);"
+            "select lapse.create_expiry('ours', 'ours.things', 'due', p_index => 'build'); reset role"
+        )
+        try:
+            conn.execute(f"revoke all on all routines in schema lapse from {owner}")
+
+            mend(conn, trouble(conn, "grants", f"role {owner} may not call lapse.blocked_keys"))
+
+            assert level(conn, "grants") == "ok"
+            conn.execute("call lapse.run('ours')")
+        finally:
+            conn.execute("select lapse.drop_policy('ours')")
