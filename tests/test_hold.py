@@ -574,11 +574,11 @@ def test_a_held_message_keeps_its_chat(conn):
     hold(conn, message, "market.chat_messages")
 
     conn.execute(
-        "select lapse.create_policy('chats', 'market.purge_inactive_chats', '1 day',"
+        "select lapse.create_policy('purge_inactive_chats', 'market.purge_inactive_chats', '1 day',"
         " p_target => 'market.chats', p_key_columns => '{id}', p_due_column => 'purge_at')"
     )
 
-    shed.run(conn, "chats")
+    shed.run(conn, "purge_inactive_chats")
 
     assert shed.column(conn, "select id from market.chats where id = any (%s)", chats) == [chats[1]]
     assert shed.column(conn, "select id from market.chat_messages where id = %s", message) == [message]

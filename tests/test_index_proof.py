@@ -742,3 +742,19 @@ def test_asking_takes_no_lock(conn, dsn):
         other.execute("lock table shed.child, shed.things in access exclusive mode")
 
         assert pool.submit(children, conn, "shed.things").result(timeout=20)
+
+
+def test_an_index_that_serves_only_later_transactions_is_built_all_the_same(conn, dsn):
+    """Rows were updated while an older transaction looks on: whoever is as old may not use the index."""
+    conn.execute("drop index shed.things_due")
+    shed.add(conn, 3)
+    with psycopg.connect(dsn) as older:
+        older.execute("select pg_current_xact_id()")
+        conn.execute("update shed.things set note = 'y'")
+        conn.execute("select lapse.create_expiry('sweep', 'shed.things', 'due', p_index => 'build')")
+
+        ok, _, problem, statement = proof(conn)
+        assert (ok, statement) == (False, None)
+        assert "serves as soon as the transactions that are older than it have ended" in problem
+
+    assert proof(conn)[:2] == (True, "things_sweep_due")

@@ -312,6 +312,26 @@ def test_queued_files_are_not_forgotten_by_a_downgrade(dsn: str, state: str) -> 
     assert not ask(dsn, "select nspname from pg_namespace where nspname in ('lapse', 'market')")
 
 
+def test_a_downgrade_names_what_users_made_of_ours_and_how_to_drop_it(used: str) -> None:
+    found = catalog(used)
+    alembic(used, "upgrade", "engine@head")
+    with psycopg.connect(used, autocommit=True) as connection:
+        connection.execute(
+            "create table shop.pictures (path text); create index on shop.pictures (lapse.path_digest(path));"
+            "create function shop.sweep(integer, timestamptz, timestamptz) returns lapse.progress"
+            " language sql as 'select null::lapse.progress'"
+        )
+
+        refused = alembic(used, "downgrade", "base", check=False)
+        hint = refused.stderr.split("Drop it first. ")[1].splitlines()[0].strip()
+        connection.execute(hint)
+        connection.execute("drop table shop.pictures")
+
+    assert refused.returncode == 1
+    alembic(used, "downgrade", "base")
+    assert catalog(used) == found
+
+
 def test_functions_made_for_declared_policies_go_with_the_engine(used: str) -> None:
     found = catalog(used)
     alembic(used, "upgrade", "engine@head")

@@ -608,6 +608,44 @@ $$;
 """
 
 
+# What users made of ours is theirs to drop: indexes over lapse.path_digest, steps that return lapse.progress.
+NEEDED = """
+do $$
+declare
+    v_what     text;
+    v_commands text;
+begin
+    with ours as (
+        select 'pg_proc'::regclass as class, 'lapse.path_digest(text)'::regprocedure::oid as object
+        union all
+        select 'pg_type'::regclass, t.oid from pg_type as t where t.typnamespace = 'lapse'::regnamespace
+    ),
+    theirs as (
+        select distinct d.classid, d.objid, d.objsubid, n.nspname
+          from ours as o
+          join pg_depend as d on d.refclassid = o.class and d.refobjid = o.object and d.deptype in ('n', 'a')
+         cross join lateral pg_identify_object(d.classid, d.objid, d.objsubid) as i
+          left join pg_namespace as n on n.nspname = i.schema
+         where d.classid not in ('pg_type'::regclass, 'pg_attrdef'::regclass)
+    )
+    select string_agg(pg_describe_object(t.classid, t.objid, t.objsubid), ', ' order by t.classid, t.objid),
+           string_agg(case when t.classid = 'pg_proc'::regclass then format('drop function %s;', t.objid::regprocedure)
+                           when c.relkind in ('i', 'I') then format('drop index %s;', c.oid::regclass) end,
+                      ' ' order by t.classid, t.objid)
+      into v_what, v_commands
+      from theirs as t
+      left join pg_class as c on t.classid = 'pg_class'::regclass and c.oid = t.objid
+     where t.nspname is distinct from 'lapse';
+    if v_what is not null then
+        raise exception 'this needs pglapse, and is not pglapse''s own: %', v_what
+              using errcode = 'dependent_objects_still_exist',
+                    hint = concat_ws(' ', 'Drop it first.', v_commands);
+    end if;
+end;
+$$;
+"""
+
+
 # In SQL_ASCII a text is any bytes. A worker that is to delete a file needs to know its name.
 ENCODING = """
 do $$
@@ -632,4 +670,5 @@ def upgrade() -> None:
 def downgrade() -> None:
     if not asked_for("discard-queue"):
         run_script(REFUSE)
+    run_script(NEEDED)
     run_script(DROP)

@@ -2,7 +2,8 @@
 --
 -- In: the table, the policy and what its author wants: require (raise LP027 if there is none), build (make it here, in this
 -- transaction, which locks the table against writes until its end), later (say which statements make it). Out: nothing. Whether
--- an index serves is asked of the planner, about the policy's own statement: see lapse.index_proof.
+-- an index serves is asked of the planner, about the policy's own statement: see lapse.index_proof. One that was built here on
+-- a table with rows just updated (pg_index.indcheckxmin) serves only later transactions, and is taken at its word.
 
 create or replace function lapse.expiry_index(p_target regclass, p_policy lapse.policy, p_index text)
     returns void
@@ -31,6 +32,19 @@ begin
         end loop;
         select p.* into v_proof from lapse.index_proof(p_policy.name) as p;
         if v_proof.ok then
+            return;
+        end if;
+        if exists (select from pg_index as x
+                    where x.indcheckxmin
+                      and exists (select from pg_partition_tree(p_target) as t where t.relid = x.indrelid
+                                   union all
+                                  select where x.indrelid = p_target)
+                      and exists (select from pg_locks as l  -- it is this transaction's, or a subtransaction's of it
+                                   where l.locktype = 'transactionid' and l.pid = pg_backend_pid() and l.granted
+                                     and l.transactionid = x.xmin)) then
+            raise notice using
+                message = format('policy %s: %s', p_policy.name, v_proof.problem),
+                hint    = 'Rows of the table were updated a moment ago. pglapse doctor says when the index serves.';
             return;
         end if;
     end if;

@@ -115,6 +115,14 @@ begin
                 -- Perhaps for the sake of a child that lacks the index, and is read together with it.
                 v_mixed := v_mixed || v_read.relation;
                 v_unsorted := v_unsorted || format('%s %s', v_read.relation, v_forced.problem);
+            elsif v_forced.problem is not null and exists (
+                      select from pg_index as x
+                        join pg_attribute as a on a.attrelid = x.indrelid and a.attnum = x.indkey[0]
+                       where x.indrelid = v_read.relation and x.indisvalid and x.indcheckxmin
+                         and a.attname = v_policy.due_column) then
+                -- PostgreSQL lets nobody use it who might still see rows as they were before.
+                v_better := v_better || format('%s %s: its new index serves as soon as the transactions that are older than it have ended',
+                                               v_read.relation, v_forced.problem);
             elsif v_forced.problem is not null then
                 v_missing := v_missing || v_read.relation;
                 v_problems := v_problems || concat(
