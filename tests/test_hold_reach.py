@@ -348,8 +348,11 @@ def test_after_a_restore_names_count_and_today_s_numbers_are_noted(conn):
     conn.execute("update lapse.hold set target_oid = 'shed.innocent'::regclass, oids_of = 1")
     for name in ("goods", "innocent"):
         declared(conn, name, f"shed.{name}")
+    known = [kept(conn, "goods"), kept(conn, "innocent")]
+    for name in ("goods", "innocent"):
         shed.run(conn, name)
 
+    assert known == [[str(held)], []]
     assert shed.column(conn, "select id from shed.goods") == [held]
     assert shed.column(conn, "select id from shed.innocent") == []
     assert conn.execute(
@@ -367,8 +370,10 @@ def test_a_declared_policy_that_moves_to_another_table_knows_the_holds_there(con
     conn.execute("drop table shed.first")
 
     declared(conn, more=", p_replace => true")
+    known = kept(conn)
     shed.run(conn)
 
+    assert known == [str(held)]
     assert shed.left(conn) == [held]
     assert other not in shed.left(conn)
 

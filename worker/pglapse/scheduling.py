@@ -223,10 +223,18 @@ def install(there: Connection) -> str:
             with there.transaction():
                 there.execute("create extension pg_cron")
         except psycopg.Error as error:
+            user = identifier(there, text(there, "select current_user"))
+            command = (
+                f"As a superuser, in database {identifier(there, name)}: create extension pg_cron; "
+                f"grant usage on schema cron to {user};"
+            )
+            if isinstance(error, psycopg.errors.InsufficientPrivilege):
+                hint = f"{command} It goes into the database that cron.database_name names, and no other."
+            else:
+                hint = error.diag.message_hint or command
             raise CronUnavailable(
                 f"pg_cron is not installed in database {name}, and can't be: {error.diag.message_primary}",
-                hint=error.diag.message_hint
-                or f"As a superuser, in database {identifier(there, name)}: create extension pg_cron;",
+                hint=hint,
             ) from error
     if not truth(there, "select has_schema_privilege('cron', 'usage')"):
         user = text(there, "select current_user")

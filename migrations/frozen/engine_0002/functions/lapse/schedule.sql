@@ -50,7 +50,10 @@ begin
                         using errcode = 'LP007',
                               detail = format('%s: %s', sqlstate, v_error),
                               hint = format('As a superuser, in database %I: create extension pg_cron; grant usage on schema cron to %I;',
-                                            current_database(), v_owner);
+                                            current_database(), v_owner)
+                                     || case when v_home = '' then format(' Where cron.database_name, which this role can''t see, is '
+                                                                         'another database: %s', lapse.cron_command('schedule', 'postgres'))
+                                             else '' end;
                 end if;
         end;
     end if;
