@@ -153,6 +153,7 @@ def test_a_role_without_a_grant_is_told_the_grant_and_the_rest_is_looked_at(conn
 
     assert code == 2
     assert found["versions"].level == "warn"
+    assert "lapse.grant_observer" in (found["versions"].command or "")
     assert "lapse.grant_observer" in (found["schema"].command or "")
     assert found["client_clock"].level == "ok"
 

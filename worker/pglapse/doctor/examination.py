@@ -47,14 +47,17 @@ def _asked(conn: Connection, cron_dsn: str | None) -> Iterator[Finding]:
     absent: list[str | None] = []
     yield from guarded("schema", lambda: _installed(conn, absent))
     if absent == [None]:
-        yield from guarded("versions", lambda: versions.routines(conn), "pglapse upgrade")
+        granting = (
+            f"as the owner of schema lapse: select lapse.grant_observer('{printable(conn.info.user)}');"
+        )
+        yield from guarded("versions", lambda: versions.routines(conn), "pglapse upgrade", granting)
         try:
             yield from database.examined(conn)
         except psycopg.Error as error:
             yield fail(
                 "schema",
                 f"lapse.doctor() can't be asked: {one_line(error, 300)}",
-                f"as the owner of schema lapse: select lapse.grant_observer('{printable(conn.info.user)}');",
+                granting if isinstance(error, psycopg.errors.InsufficientPrivilege) else "pglapse doctor",
             )
         else:
             yield from guarded(cron.CHECK, lambda: cron.elsewhere(conn, cron_dsn))

@@ -11,9 +11,16 @@ from pglapse.storage import Away
 
 
 def guarded(
-    check: str, look: Callable[[], Iterable[Finding]], again: str = "pglapse doctor"
+    check: str,
+    look: Callable[[], Iterable[Finding]],
+    again: str = "pglapse doctor",
+    denied: str | None = None,
 ) -> list[Finding]:
-    """What a check finds, or in its place that it could not be made; ``again`` is what to type then."""
+    """What a check finds, or in its place that it could not be made.
+
+    ``again`` is what to type then, ``denied`` what to type where it is for want of a right, if that is
+    something else.
+    """
     try:
         return list(look())
     except PglapseError as error:
@@ -22,7 +29,7 @@ def guarded(
     except Away as away:
         return [fail(check, away.reason, again)]
     except psycopg.errors.InsufficientPrivilege as error:
-        return [warn(check, f"not to be seen by this role: {error.diag.message_primary}", again)]
+        return [warn(check, f"not to be seen by this role: {error.diag.message_primary}", denied or again)]
     except psycopg.Error as error:
         return [warn(check, f"could not be looked at: {text.one_line(error, 300)}", again)]
     except Exception as error:
