@@ -429,6 +429,22 @@ def test_paths_and_storages_that_a_collation_takes_for_equal_are_others(conn):
     assert deleted(conn) == {"a", "b", "c", "d"}
 
 
+def test_whatever_a_session_takes_a_backslash_or_null_for_its_statements_are_served(conn, dsn):
+    attach(conn, live_when=r"path !~ '\.tmp$' and (status = null) is null")
+    put(conn, "a", r"b\c")
+    digests = "select lapse.path_digest(path) from app.uploads where id <= 2 order by id"
+    odd = "-c standard_conforming_strings=off -c escape_string_warning=off -c transform_null_equals=on"
+
+    with psycopg.connect(dsn, autocommit=True, options=f"-c search_path= {odd}") as other:
+        assert other.execute(digests).fetchall() == conn.execute(digests).fetchall()
+        put(other, "z", "xtmp", "y.tmp")
+        assert queued(conn) == {"y.tmp": "not needed"}
+        other.execute("update app.uploads set path = 'a2' where path = 'a'")
+        other.execute("delete from app.uploads where path = 'z'")
+
+    assert queued(conn) == {"y.tmp": "not needed", "a": "path replaced", "z": "row deleted"}
+
+
 def test_a_stored_generated_column_can_hold_paths(conn):
     conn.execute("""
         create table app.docs (id int primary key, doc jsonb,

@@ -329,3 +329,19 @@ def test_columns_that_are_called_like_parts_of_what_is_written_change_nothing(co
     conn.execute("call lapse.run('odd')")
 
     assert one(conn, "select count(*) from app.n") == 0
+
+
+def test_after_its_schema_was_renamed_a_policy_is_dropped_without_a_trace_and_declared_again(conn):
+    conn.execute("create index on app.t (due, id); insert into app.t values (1, now() - interval '1 h', 'x')")
+    conn.execute("select lapse.create_expiry('odd', 'app.t', 'due'); alter schema app rename to app_2")
+    try:
+        with pytest.raises(psycopg.Error) as caught:
+            conn.execute("select lapse.create_expiry('odd', 'app_2.t', 'due', p_replace => true)")
+        assert "lapse.drop_expiry('odd')" in str(caught.value.diag.message_hint)
+        conn.execute("select lapse.drop_expiry('odd')")
+        assert one(conn, "select count(*) from pg_proc where pronamespace = 'app_2'::regnamespace") == 0
+        conn.execute("select lapse.create_expiry('odd', 'app_2.t', 'due')")
+        conn.execute("call lapse.run('odd')")
+        assert one(conn, "select count(*) from app_2.t") == 0
+    finally:
+        conn.execute("select lapse.drop_expiry('odd', true); drop schema app_2 cascade")

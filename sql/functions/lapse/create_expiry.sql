@@ -84,7 +84,9 @@ begin
         raise exception using
             errcode = 'LP001',
             message = format('%s may not be NULL', v_wrong),
-            hint    = 'Leave the argument out to have its default.';
+            hint    = case when v_wrong in ('p_name', 'p_target', 'p_due_column')
+                           then 'Name the policy, a table that is there, and the column that says when a row is due.'
+                           else 'Leave the argument out to have its default.' end;
     end if;
     select w.code, w.wrong, w.hint
       into v_said, v_wrong, v_hint
@@ -181,7 +183,9 @@ begin
                 errcode = 'LP028',
                 message = format('policy %s: there is a function %s already, of role %s', p_name, v_found.name,
                                  v_found.proowner::regrole),
-                hint    = format('Choose another name for the policy, or, as that role: drop function %s;', v_found.name);
+                hint    = case when v_known.declared and to_regprocedure(v_known.step || c_step) is null
+                               then format('If its schema was renamed: select lapse.drop_expiry(%L); and declare it again.', p_name)
+                               else format('Choose another name for the policy, or, as that role: drop function %s;', v_found.name) end;
         end if;
         if p_replace and v_found.said = v_said and to_regprocedure(v_policy.step || c_step) is not null then
             return;

@@ -37,6 +37,13 @@ begin
           from pg_proc as p
           join pg_namespace as n on n.oid = p.pronamespace
          where format('%I.%I', n.nspname, p.proname) in (v_known.step, v_known.due)
+            -- They go with a schema that is renamed. Each says itself whose it is, and nobody else's counts.
+            or pg_has_role(p.proowner, 'USAGE')
+               and (p.proname = lapse.generated_name('expire', p_name)
+                    and starts_with(obj_description(p.oid, 'pg_proc'), format('Step of policy %s, made by lapse.create_expiry.', p_name))
+                    or p.proname = lapse.generated_name('due', p_name)
+                    and starts_with(obj_description(p.oid, 'pg_proc'), 'What lapse.create_expiry was told: {')
+                    and strpos(obj_description(p.oid, 'pg_proc'), format('"name": "%s"', p_name)) > 0)
     loop
         if not v_function.mine then
             raise exception using

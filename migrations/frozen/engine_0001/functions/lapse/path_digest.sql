@@ -7,6 +7,7 @@
 -- its body where it is called: calls were a third of what queueing a file costs, and are now next to
 -- nothing. In its place every name in it is qualified, and a column's collation is set aside: nothing can be replaced in a text
 -- under one that takes different texts for equal, and a table with an index on this could not be written to.
+-- The same goes for standard_conforming_strings: put in its place, it is read under the settings of whoever writes.
 
 create or replace function lapse.path_digest(p_path text)
     returns bytea
@@ -15,7 +16,7 @@ create or replace function lapse.path_digest(p_path text)
     strict
     parallel safe
 as $$
-    select pg_catalog.sha256(pg_catalog.decode(pg_catalog.replace(p_path collate pg_catalog."C", '\', '\\'), 'escape'))
+    select pg_catalog.sha256(pg_catalog.decode(pg_catalog.replace(p_path collate pg_catalog."C", E'\\', E'\\\\'), 'escape'))
 $$;
 
 comment on function lapse.path_digest(text) is

@@ -32,6 +32,7 @@ create or replace function lapse.attach_files(
     language plpgsql
     volatile
     set search_path = pg_catalog, pg_temp
+    set standard_conforming_strings = on
 as $$
 declare
     v_new     lapse.attachment;

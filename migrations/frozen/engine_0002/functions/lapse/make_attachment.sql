@@ -16,7 +16,8 @@ declare
     -- How a key is spelled, and what a condition says, must not hang on whose session it is: the application's or
     -- the worker's. Where neither could, the settings are left out, since each statement pays for them.
     c_spelling constant text := ' set timezone = ''UTC'' set datestyle = ''ISO'' set intervalstyle = ''postgres'' '
-                                'set bytea_output = ''hex'' set extra_float_digits = 1';
+                                'set bytea_output = ''hex'' set extra_float_digits = 1 '
+                                'set standard_conforming_strings = on set transform_null_equals = off';
     v_settings text := c_settings || case
         when p_attachment.live_when is not null or p_attachment.due is not null
              or exists (select from lapse.table_key(p_target) as k
