@@ -22,6 +22,7 @@ from pglapse.sweep import missing, orphans
 from pglapse.sweep.orphans import Found, Limits
 from pglapse.sweep.schedule import Sweeper, turn
 from pglapse.sweep.walk import Area
+from tests.support.mounts import bound, tmpfs
 from tests.support.poll import until
 from tests.support.running import pglapse
 
@@ -192,6 +193,23 @@ def test_an_area_that_became_a_link_is_not_entered(conn, root, storage, tmp_path
     found = sweep(conn, storage)
 
     assert (found.files, found.skipped) == (0, {"link": 1})
+
+
+@pytest.mark.usefixtures("later")
+def test_a_mount_in_an_area_or_at_its_place_is_not_entered(conn, root, storage, tmp_path):
+    put(tmp_path, "elsewhere/canary")
+    put(root, "tmp/a", "tmp/bound/b", "tmp/memory/c", "incoming/d")
+    with (
+        bound(tmp_path / "elsewhere", root / "tmp/bound"),
+        tmpfs(root / "tmp/memory"),
+        bound(tmp_path / "elsewhere", root / "incoming"),
+    ):
+        put(root, "tmp/memory/canary")
+
+        found = orphans.sweep(conn, storage, ["tmp", "incoming"], Limits())
+
+    assert queued(conn) == ["tmp/a"]
+    assert found.summary()["skipped"] == {"other file systems": 3}
 
 
 @pytest.mark.usefixtures("later")
