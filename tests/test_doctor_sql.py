@@ -878,6 +878,46 @@ def test_a_view_that_took_a_targets_place_is_not_read_with_the_owners_rights(she
         sheds.execute("drop view shed.things")
 
 
+def test_a_table_that_the_engine_may_not_read_blinds_it_to_no_other(sheds):
+    conn = sheds
+    shed.policy(conn)
+    conn.execute("insert into shed.things (due, status) values (now(), 'frozen')")
+    with role(conn) as owner, role(conn) as engine:
+        conn.execute(
+            f"create schema ours authorization {owner}; grant usage on schema ours, lapse, shed to {engine};"
+            f"create table ours.a (id int primary key, due timestamptz, status text);"
+            f"alter table ours.a owner to {owner}; select lapse.grant_author('{owner}');"
+            f"grant select on shed.things, lapse.policy, ours.a to {engine};"
+            f"grant execute on all routines in schema lapse to {engine};"
+            f"set role {owner};"
+            "select lapse.create_expiry('ours', 'ours.a', 'due', p_predicate => $$status = 'x'$$,"
+            " p_index => 'build'); reset role"
+        )
+        try:
+            looked = []
+            for change in (
+                "select",
+                f"revoke select on ours.a from {engine}",
+                f"grant select on ours.a to {engine};"
+                f" create function ours.odd(int) returns int immutable language sql as 'select 1';"
+                f" alter function ours.odd owner to {owner}; create index on ours.a (ours.odd(id))",
+            ):
+                conn.execute(change)
+                conn.execute(f"set role {engine}")
+                looked.append(
+                    conn.execute("select level, message from lapse.doctor_statuses(now())").fetchall()
+                )
+                conn.execute("reset role")
+        finally:
+            conn.execute("reset role; select lapse.drop_policy('ours')")
+
+    unseen = "; not looked at, since their rows are not the engine's to read: ours.a"
+    for lines, remark in zip(looked, ("", unseen, unseen), strict=True):
+        assert lines[0][0] == "warn"
+        assert "shed.things has rows whose status is 'frozen'" in lines[0][1]
+        assert (lines[-1][0], lines[-1][1].partition(";")[2]) == ("ok", remark[1:])
+
+
 def test_a_table_of_an_odd_name_is_read_all_the_same(sheds):
     sheds.execute(
         """create table shed."odd(name '" (id int primary key, due timestamptz not null, "st*te" text);"""

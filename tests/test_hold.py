@@ -594,6 +594,10 @@ def test_only_the_owner_of_the_engine_holds(conn):
         conn.execute(f"set role {role}")
         for command in (HOLD, "select lapse.release_hold('shed.things', %s)"):
             assert isinstance(shed.fails(conn, command, str(row)), psycopg.errors.InsufficientPrivilege)
+        conn.execute(f"reset role; revoke update on shed.things from {role}; set role {role}")
+        assert shed.fails(conn, HOLD, str(row)).diag.message_hint == (
+            f"As its owner: grant select, update on shed.things to {role}; or hold the row as a superuser."
+        )
     finally:
         conn.execute(f"reset role; drop owned by {role}; drop role {role}")
 

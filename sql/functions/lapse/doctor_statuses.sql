@@ -5,7 +5,8 @@
 -- state that was added to the application and forgotten here. Named is what stands, in quotes,
 -- in a predicate, description or step of a policy on that table, in one of our triggers on it,
 -- or in a routine of a schema that pglapse came with. Values are those of the first 10,000
--- rows and of the statistics; a column with more than 30 is no status.
+-- rows and of the statistics; a column with more than 30 is no status. A table that the engine's owner may not read, or only
+-- by running what somebody else wrote, is not looked at, and that is said.
 
 create or replace function lapse.doctor_statuses(p_now timestamptz)
     returns table (level text, message text, command text)
@@ -18,6 +19,7 @@ declare
     v_values text[];
     v_new    text[];
     v_seen   integer := 0;
+    v_unseen text[] := '{}';
 begin
     for v_column in
         with targets as (
@@ -47,10 +49,20 @@ begin
            and t.predicates ~ ('\m' || regexp_replace(a.attname, '([^[:alnum:]_])', '\\\1', 'g') || '\M')
          order by 2, a.attnum
     loop
-        v_seen := v_seen + 1;
         -- Its owner may put a view in its place, whose functions would run with our rights. What is locked stays what it is.
-        execute format('lock table %s in access share mode', v_column.name);
+        begin
+            execute format('lock table %s in access share mode', v_column.name);
+        exception
+            when insufficient_privilege then
+                v_unseen := v_unseen || v_column.name;
+                continue;
+        end;
         continue when not exists (select from pg_class as c where c.oid = to_regclass(v_column.name) and c.relkind in ('r', 'p'));
+        if not lapse.may_look(to_regclass(v_column.name)) then
+            v_unseen := v_unseen || v_column.name;
+            continue;
+        end if;
+        v_seen := v_seen + 1;
         execute format('select array(select distinct v.value from (select t.%I::text as value from %s as t limit 10000) as v '
                        'where v.value is not null limit 31)', v_column.att, v_column.name)
            into v_values;
@@ -72,7 +84,14 @@ begin
              where p.name = v_column.policy;
         end if;
     end loop;
-    return query select 'ok', format('%s status columns of policies'' targets: each value is named by a policy or a rule', v_seen), null::text;
+    return query
+    select 'ok',
+           concat(format('%s status columns of policies'' targets: each value is named by a policy or a rule', v_seen),
+                  (select format('; not looked at, since their rows are not the engine''s to read: %s',
+                                 string_agg(distinct u.name, ', '))
+                     from unnest(v_unseen) as u (name)
+                   having count(*) > 0)),
+           null::text;
 end;
 $$;
 

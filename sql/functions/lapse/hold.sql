@@ -44,6 +44,13 @@ begin
             using errcode = 'LP002', hint = 'Name the table that has the row.';
     end if;
 
+    if not (has_table_privilege(v_table, 'select') and has_table_privilege(v_table, 'update')) then
+        raise exception 'role % may not look at the rows of %, or not lock them', current_user, v_name
+            using errcode = 'insufficient_privilege',
+                  hint = format('As its owner: grant select, update on %s to %I; or hold the row as a superuser.', v_name,
+                                current_user);
+    end if;
+
     perform pg_advisory_xact_lock(1818324343, 0);
     perform from lapse.policy_state as s order by s.policy for update;
     perform lapse.note_hold_names();
