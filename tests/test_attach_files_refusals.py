@@ -419,6 +419,59 @@ def test_what_rows_still_name_leaves_the_queue_when_nobody_would_ask_them_any_mo
     assert queued(conn) == {"b": "row deleted"}
 
 
+PARTED = """
+create table app.logs (id int, kind text, path text, primary key (id, kind)) partition by list (kind);
+create table app.logs_x partition of app.logs for values in ('x');
+create table app.logs_y partition of app.logs for values in ('y');
+create index on app.logs (lapse.path_digest(path));
+"""
+
+
+def triggers(conn: psycopg.Connection, table: str) -> int:
+    (count,) = conn.execute(
+        "select count(*) from pg_trigger where tgrelid = %s::regclass and not tgisinternal", [table]
+    ).fetchone()
+    return count
+
+
+def test_a_detached_partition_is_told_of_and_does_not_stand_for_its_table(conn):
+    conn.execute(PARTED)
+    attach(conn, "app.logs")
+    conn.execute("alter table app.logs detach partition app.logs_x")
+    ((problem, command),) = conn.execute(
+        "select problem, command from lapse.attachment_findings() where target_table = 'app.logs'"
+    ).fetchall()
+
+    assert "app.logs_x was detached" in problem
+    with pytest.raises(psycopg.Error) as caught:
+        conn.execute("select lapse.detach_files('app.logs_x', 'path')")
+    assert caught.value.sqlstate == "LP039"
+    assert traces(conn) == (3 + 4 + 4 + 4 + 1,), (
+        "what belongs to the table it was taken from is not its to remove"
+    )
+
+    conn.execute(command)
+    assert (triggers(conn, "app.logs_x"), triggers(conn, "app.logs_y")) == (0, 4)
+    attach(conn, "app.logs_x")
+    conn.execute("insert into app.logs_x values (1, 'x', 'a'); insert into app.logs values (1, 'y', 'a')")
+    conn.execute("delete from app.logs_x")
+    assert queued(conn) == {"a": "row deleted"}
+    assert deleted(conn) == set(), "app.logs needs it"
+    conn.execute("select lapse.detach_files('app.logs_x', 'path'), lapse.detach_files('app.logs', 'path')")
+    assert traces(conn) == (0,)
+
+
+def test_what_a_detached_partition_keeps_goes_when_its_table_was_dropped(conn):
+    conn.execute(PARTED)
+    attach(conn, "app.logs")
+    conn.execute("alter table app.logs detach partition app.logs_x; drop table app.logs")
+
+    assert conn.execute("select * from lapse.detach_dropped()").fetchall() == [("app.logs",)]
+
+    conn.execute("insert into app.logs_x values (1, 'x', 'a')")
+    assert traces(conn) == (0,)
+
+
 def test_a_renamed_table_or_column_is_attached_anew(conn):
     attach(conn)
     put(conn, "a", "b")

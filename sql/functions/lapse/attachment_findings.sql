@@ -35,6 +35,12 @@ as $$
        and not exists (select from pg_trigger as t
                         where t.tgrelid = r.relation and t.tgname = a.name || '_' || e.event and t.tgfoid = a.function)
     union all
+    select distinct a.target_table, a.path_column,
+           format('%s was detached and still has its triggers: whether its rows need a file is asked of nobody', t.tgrelid::regclass), a.call
+      from attached as a
+      join pg_trigger as t on t.tgfoid = a.function
+     where lapse.on_detached(t.oid)
+    union all
     select a.target_table, a.path_column, format('trigger %s of %s is disabled', t.tgname, t.tgrelid::regclass),
            format('alter table %s enable trigger %I;', t.tgrelid::regclass, t.tgname)
       from attached as a

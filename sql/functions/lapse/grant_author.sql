@@ -19,7 +19,7 @@ begin
         'attached_functions', 'attached_name', 'attached_relations', 'attachment_family', 'attachment_index',
         'attachment_source_code', 'attachment_terms', 'attachment_trigger_code', 'build_attachment_index',
         'check_attachable', 'check_file_column', 'check_row_expression', 'checked_grace', 'declared_attachment',
-        'drop_attachment_leftovers', 'filled', 'forget_attachments', 'grace_term', 'make_attachment',
+        'drop_attachment_leftovers', 'filled', 'forget_attachments', 'grace_term', 'make_attachment', 'on_detached',
         'record_attachment', 'release_attachment', 'table_key',
         'enqueue_paths', 'need_files', 'cancel_files', 'nudge_workers',
         'create_expiry', 'drop_expiry', 'enable_expiry',

@@ -93,8 +93,20 @@ begin
             execute format('create or replace trigger %I ' || v_event.clause || ' for each statement execute function %s()',
                            v_name || '_' || v_event.event, v_relation.relation, p_attachment.function);
             execute format('comment on trigger %I on %s is %L', v_name || '_' || v_event.event, v_relation.relation,
-                           v_event.comment);
+                           v_event.comment || case when v_relation.relation <> p_target then ' On a partition.' else '' end);
         end loop;
+    end loop;
+
+    -- A partition that was detached since keeps its triggers, and they are not its own.
+    for v_relation in
+        select t.tgrelid::regclass as relation, t.tgname
+          from pg_trigger as t
+          join pg_class as c on c.oid = t.tgrelid
+         where t.tgfoid = to_regprocedure(p_attachment.function || '()') and lapse.on_detached(t.oid)
+           and pg_has_role(c.relowner, 'USAGE')
+         order by t.tgrelid, t.tgname
+    loop
+        execute format('drop trigger %I on %s', v_relation.tgname, v_relation.relation);
     end loop;
 
     if p_attachment.removed_column is not null then

@@ -14,7 +14,8 @@ as $$
       from pg_proc as p
      where p.proname like 'lapse\_files\_%'
        and p.prosrc ~ '\n-- Declared: {[^\n]*}\n'
-       and p.oid in (select t.tgfoid from pg_trigger as t where t.tgrelid = p_target and not t.tgisinternal)
+       and p.oid in (select t.tgfoid from pg_trigger as t where t.tgrelid = p_target and not t.tgisinternal
+                                                               and not lapse.on_detached(t.oid))
 $$;
 
 comment on function lapse.attached_functions(regclass) is

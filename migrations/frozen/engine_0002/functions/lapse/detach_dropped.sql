@@ -21,7 +21,7 @@ begin
          where p.proname like 'lapse\_files\_%'
            and p.prosrc ~ '\n-- Declared: {[^\n]*}\n'
            and pg_has_role(current_user, p.proowner, 'USAGE')
-           and not exists (select from pg_trigger as t where t.tgfoid = p.oid)
+           and not exists (select from pg_trigger as t where t.tgfoid = p.oid and not lapse.on_detached(t.oid))
     loop
         perform lapse.drop_attachment_leftovers(null, v_function, null);
     end loop;

@@ -33,7 +33,7 @@ begin
                         from pg_trigger as t
                         join pg_class as c on c.oid = t.tgrelid
                        where t.tgfoid = p_function and t.tgname = v_function || '_delete' and not c.relispartition
-                         and c.relowner = v_owner);
+                         and not lapse.on_detached(t.oid) and c.relowner = v_owner);
     v_parts := array(select f.part
                        from lapse.attachment_family(p_function) as f
                        join pg_proc as p on p.oid = f.function
