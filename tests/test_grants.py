@@ -47,7 +47,7 @@ MAY_CALL = {
     | {"declared_attachment"}
     | {"drop_attachment_leftovers", "filled", "forget_attachments", "grace_term", "make_attachment"}
     | {"record_attachment", "release_attachment", "table_key", "on_detached"}
-    | {"enqueue_paths", "need_files", "cancel_files", "nudge_workers"}
+    | {"enqueue_paths", "need_file", "need_files", "cancel_files", "nudge_workers"}
     | {"api_version", "create_expiry", "drop_expiry", "enable_expiry", "check_expiry_target", "expiry_key"}
     | {"expiry_columns", "expiry_assignments", "expiry_call", "expiry_act", "expiry_settings", "expiry_step"}
     | {"expiry_due", "expiry_index", "warn_expiry", "generated_name", "due_function", "due_query"}

@@ -21,7 +21,7 @@ begin
         'check_attachable', 'check_file_column', 'check_row_expression', 'checked_grace', 'declared_attachment',
         'drop_attachment_leftovers', 'filled', 'forget_attachments', 'grace_term', 'make_attachment', 'on_detached',
         'record_attachment', 'release_attachment', 'table_key',
-        'enqueue_paths', 'need_files', 'cancel_files', 'nudge_workers',
+        'enqueue_paths', 'need_file', 'need_files', 'cancel_files', 'nudge_workers',
         'create_expiry', 'drop_expiry', 'enable_expiry',
         'check_expiry_target', 'expiry_key', 'expiry_columns', 'other_meaning', 'expiry_assignments', 'expiry_call',
         'equality', 'expiry_act', 'expiry_settings', 'expiry_step', 'expiry_due', 'expiry_index', 'warn_expiry',

@@ -82,6 +82,10 @@ declare
     v_left_storages text[];
     v_left_paths    text[];
     v_left_ids      text[];
+    v_files         integer;  -- 0, 1, or more
+    v_storage       text;
+    v_path          text;
+    v_live          boolean;
 begin
     if tg_op = 'DELETE' then
         begin
@@ -116,6 +120,17 @@ begin
         end loop;
 
     elsif tg_op = 'INSERT' then
+        -- One row is what most statements bring, and mostly its file is not queued: that is found out the short way.
+        select count(*), min(o.storage), min(o.path), bool_and(o.live)
+          into v_files, v_storage, v_path, v_live
+          from (select {storage} as storage, {path} as path, {live} as live
+                  from new_rows as t
+                 where {held}
+                 limit 2) as o;
+        if v_files = 0 or v_files = 1 and v_live and not lapse.need_file(v_storage, v_path) then
+            return null;
+        end if;
+
         for v_storages, v_paths$code$
     || case when v_ends then ', v_ended_storages, v_ended_paths, v_ended_ids, v_ended_dues' else '' end || $code$ in
             with numbered as (

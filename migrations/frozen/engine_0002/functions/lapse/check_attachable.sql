@@ -62,6 +62,7 @@ begin
           (11, not has_schema_privilege(v_table.relowner, 'lapse', 'usage')
                    or not has_function_privilege(v_table.relowner,
                           'lapse.enqueue_paths(text[], text[], timestamptz, text, text, text[], timestamptz[])', 'execute')
+                   or not has_function_privilege(v_table.relowner, 'lapse.need_file(text, text)', 'execute')
                    or not has_function_privilege(v_table.relowner, 'lapse.need_files(text[], text[])', 'execute')
                    or not has_function_privilege(v_table.relowner, 'lapse.cancel_files(text[], text[])', 'execute')
                    or not has_function_privilege(v_table.relowner, 'lapse.nudge_workers(timestamptz)', 'execute')
