@@ -289,6 +289,26 @@ def test_a_batch_that_is_undone_while_another_row_is_being_held_waits_for_no_one
     assert len(shed.column(conn, "select key from lapse.hold")) == 2
 
 
+def test_a_run_that_can_not_note_whom_it_keeps_ends_with_its_time(conn, dsn):
+    """Somebody makes a policy meanwhile, and does not commit."""
+    first, parent = shed.add(conn, 2)
+    parts(conn, [first, parent])
+    shed.policy(conn, p_max_runtime="1 s")
+    hold(conn, "shed.parts", parent)
+
+    with psycopg.connect(dsn) as maker:
+        shed.policy(maker, "second", kind="other")
+        conn.execute("set statement_timeout = '20 s'")
+        shed.run(conn)
+        conn.execute("reset statement_timeout")
+        undone = shed.left(conn)
+    shed.run(conn)
+
+    assert undone == [first, parent]
+    assert shed.left(conn) == [parent]
+    assert {status for (status,) in shed.log(conn, "status")} == {"ok"}
+
+
 def test_a_renamed_table_is_held_and_so_are_its_files(conn):
     (held,) = shed.add(conn, 1)
     hold(conn, "shed.things", held)

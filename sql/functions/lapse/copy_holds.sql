@@ -47,7 +47,7 @@ begin
                             else lapse.spelled_key(v_table, h.key_columns, h.key, v_policy.key_columns) end as key
                   from lapse.held_rows(v_table, p_hold_table, p_hold_key) as h) as k
          where k.key is not null
-         order by k.key
+         order by k.key, k.hold_table, k.hold_key
         on conflict (policy, key) do update
            set error = excluded.error, run_id = 0, retry_at = 'infinity',
                hold_table = excluded.hold_table, hold_key = excluded.hold_key

@@ -221,19 +221,29 @@ begin
 
     if v_lost is not null and v_policy.target_table is not null then
         -- lapse.hold has this lock while it waits for the state that is locked here, so it is not waited for.
-        if not pg_try_advisory_xact_lock(1818324343, 0) then
+        if pg_try_advisory_xact_lock(1818324343, 0) then
+            begin
+                again := lapse.copy_holds(v_policy.name, true) > 0;
+            exception
+                when others then
+                    null;  -- the batch has failed, and says why
+            end;
+        else
+            perform pg_sleep(0.1);
             again := true;
+        end if;
+
+        if again then
+            v_elapsed := clock_timestamp() - v_began;
+            update lapse.policy_state as s
+               set last_served_at = v_began + v_elapsed, run_busy = s.run_busy + v_elapsed
+             where s.policy = v_policy.name;
+            if v_state.run_busy + v_elapsed >= v_policy.max_runtime or lapse.statement_time_left() <= interval '0' then
+                again := false;
+                perform lapse.end_run(v_policy.name, 'ok', true);
+            end if;
             return;
         end if;
-        begin
-            if lapse.copy_holds(v_policy.name, true) > 0 then
-                again := true;
-                return;
-            end if;
-        exception
-            when others then
-                null;  -- the batch has failed, and says why
-        end;
     end if;
 
     -- What this batch means for the next one.
