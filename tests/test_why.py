@@ -113,6 +113,31 @@ def test_a_held_row_says_by_whom_and_why(conn):
     assert f"by {conn.info.user}: case 4711" in says
 
 
+def test_a_row_that_a_held_one_hangs_on_by_now_says_so(conn):
+    """Before any batch has found it out; of a step written by hand nobody knows whether it deletes."""
+    (row,) = shed.add(conn, 1)
+    shed.policy(conn)
+    conn.execute(
+        "create table shed.parts (id int primary key, thing bigint references shed.things on delete cascade);"
+        "insert into shed.parts values (7, null)"
+    )
+    conn.execute(
+        "select lapse.create_expiry('declared', 'shed.things', 'due', p_index => 'build');"
+        "select lapse.hold('shed.parts', '7', 'case 4711')"
+    )
+    conn.execute("update shed.parts set thing = %s", [row])
+
+    found = {policy: (state, says) for policy, state, says in why(conn, row)}
+    alone = why(conn, 7, "shed.parts")
+
+    assert found["declared"][0] == "held"
+    assert found["sweep"][0] == "due"
+    for _, says in found.values():
+        assert "row 7 of shed.parts would go along with it: case 4711" in says
+    assert alone[0][1] == "no policy"
+    assert "held since" in alone[0][2]
+
+
 def test_a_row_set_aside_says_why_and_until_when(conn):
     shed.policy(conn)
     (row,) = shed.add(conn, 1)

@@ -35,6 +35,7 @@ declare
     v_row    record;
     v_block  lapse.blocked_row;
     v_hold   lapse.hold;
+    v_above  text;
     v_words  text[];
     v_says   text[];
 begin
@@ -76,7 +77,9 @@ begin
         return next;
     elsif not exists (select from lapse.policies_on(v_table)) then
         state := 'no policy';
-        says := format('no policy works on table %s', v_table);
+        says := format('no policy works on table %s', v_table)
+                || coalesce(format('; held since %s by %s: %s', date_trunc('second', v_hold.held_at), v_hold.held_by, v_hold.reason),
+                            '');
         return next;
     end if;
 
@@ -124,6 +127,26 @@ begin
                               regexp_replace(v_block.error, '^held: ', ''))
                   from lapse.hold as h
                  where h.target_table = v_block.hold_table and h.key = v_block.hold_key);
+        end if;
+
+        -- What a batch would find out: a held row may have come to hang on this one since.
+        v_above := null;
+        if v_block.hold_key is null and v_policy.action is distinct from 'update' and exists (select from lapse.hold) then
+            begin
+                v_above := (select format('row %s of %s would go along with it: %s', d.hold_key, d.hold_table, d.reason)
+                              from lapse.derived_holds(v_policy) as d
+                             where d.key = v_row.key
+                             limit 1);
+            exception
+                when others then
+                    null;  -- it is only that nobody can tell
+            end;
+        end if;
+        if v_above is not null then
+            if v_policy.action is not distinct from 'delete' then
+                v_words := v_words || 'held'::text;
+            end if;
+            v_says := v_says || ('held, where the policy deletes it: ' || v_above);
         end if;
 
         if v_row.meant is null then
