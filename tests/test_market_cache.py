@@ -2,12 +2,14 @@
 
 from collections.abc import Callable, Iterator
 from datetime import datetime, timedelta
+from pathlib import Path
 from typing import Any
 
 import psycopg
 import pytest
 from psycopg import IsolationLevel
 
+from pglapse.doctor.examination import examined
 from tests.support import standby
 from tests.support.install import alembic
 from tests.support.market import HOUR, SECOND, now, raises, value, waiting
@@ -247,7 +249,7 @@ def test_an_entry_that_is_put_while_the_purge_is_at_it_stays(own: psycopg.Connec
     assert get(own, "key") == 1
 
 
-def test_on_a_standby_sessions_are_read_and_the_cache_is_empty() -> None:
+def test_on_a_standby_sessions_are_read_and_the_cache_is_empty(tmp_path: Path) -> None:
     with standby.pair() as dsns:
         if dsns is None:
             pytest.skip("no programs of a PostgreSQL server here to make a standby with")
@@ -273,3 +275,11 @@ def test_on_a_standby_sessions_are_read_and_the_cache_is_empty() -> None:
             assert get(replica, "key") is None
             assert get(primary, "key") == 1
             assert value(replica, "select count(*) from market.chat_events_after(0)") == 0
+
+            primary.execute("call lapse.run_due('worker')")
+            standby.caught_up(primary, replica)
+            with pytest.MonkeyPatch.context() as patch:
+                patch.chdir(tmp_path)
+                patch.setenv("DATABASE_URL", dsns[1])
+                found = [one.check for one in examined(None, None) if one.level != "ok"]
+            assert found == ["schema"]

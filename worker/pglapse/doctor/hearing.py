@@ -16,6 +16,9 @@ DIRECT = (
 
 def hearing(conn: Connection, deadline: float | None = None) -> Iterator[Finding]:
     """A round trip of a notification, and what it says about what stands in between."""
+    if conn.execute("select pg_is_in_recovery()").fetchone() == (True,):
+        yield ok("listen", "a standby delivers no notification; workers are connected to its primary")
+        return
     pooled = is_pooled(conn)
     ear = Listening(deadline=deadline)
     ear.begin(conn)

@@ -2,7 +2,7 @@
 --
 -- In: the time. Out: findings for lapse.doctor, by lapse.index_proof, which plans the exact
 -- statement and executes nothing. A table that is locked at this moment can't be judged, and
--- that is no failure.
+-- that is no failure. Nor can an unlogged one be on a standby, where nobody can read it.
 
 create or replace function lapse.doctor_index_proofs(p_now timestamptz)
     returns table (level text, message text, command text)
@@ -15,6 +15,9 @@ as $$
           from lapse.policy as p
          cross join lateral lapse.index_proof(p.name) as i
          where p.enabled and p.target_table is not null
+           and not (pg_is_in_recovery()
+                    and exists (select from pg_class as c
+                                 where c.oid = to_regclass(lapse.quoted_name(p.target_table)) and c.relpersistence = 'u'))
     )
     select case when i.problem like '% is locked: %' then 'warn' else 'fail' end,
            format('no index serves policy %s: %s', i.name, i.problem),
