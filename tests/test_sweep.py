@@ -380,6 +380,25 @@ def test_a_sweep_told_to_stop_queues_nothing_and_the_next_one_does_all(conn, roo
     assert sweep(conn, storage).queued == 1
 
 
+def test_a_sweep_that_finds_nothing_old_says_how_far_it_is_and_can_be_stopped(
+    conn, root, storage, monkeypatch
+):
+    put(root, "tmp/a", "tmp/b", "tmp/c")
+    monkeypatch.setattr(orphans, "BATCH", 2)
+    told: list[int] = []
+
+    found = orphans.sweep(
+        conn,
+        storage,
+        ["tmp"],
+        Limits(),
+        progress=lambda found: told.append(found.files),
+        stopping=lambda: len(told) == 1,
+    )
+
+    assert (told, found.stopped) == ([2], "told to stop")
+
+
 def test_an_area_that_is_not_there_is_empty(conn, root, storage):
     (root / "tmp").rmdir()
 

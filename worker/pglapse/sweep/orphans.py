@@ -118,12 +118,18 @@ def sweep(
             for area in areas:
                 files, gone = found.files, found.orphans
                 walk = Area(root, home, split(area) if area else ())
-                for some in _batches(_old(walk, before, found), BATCH):
-                    _spool(conn, spool, some, found)
+                old: list[Seen] = []
+                for some in _batches(walk.files(), BATCH):
+                    old += _old(some, before, found)
+                    if len(old) >= BATCH:
+                        _spool(conn, spool, old, found)
+                        old.clear()
                     progress(found)
                     if stopping():
                         found.stopped = "told to stop"
                         return found
+                _spool(conn, spool, old, found)
+                progress(found)
                 found.skipped += walk.skipped
                 found.areas.append((found.files - files, found.orphans - gone, f" in {text.printable(area)}"))
             storage.look_again(home)
@@ -141,17 +147,18 @@ def _batches(items: Iterable[Item], size: int) -> Iterator[list[Item]]:
         yield batch
 
 
-def _old(walk: Area, before: float, found: Found) -> Iterator[Seen]:
-    for seen in walk.files():
-        found.files += 1
-        if seen.changed_at > before:
-            found.young += 1
-        else:
-            yield seen
+def _old(some: Sequence[Seen], before: float, found: Found) -> list[Seen]:
+    """Those that were left alone for long enough; all are counted."""
+    old = [seen for seen in some if seen.changed_at <= before]
+    found.files += len(some)
+    found.young += len(some) - len(old)
+    return old
 
 
 def _spool(conn: Connection, spool: IO[str], some: Sequence[Seen], found: Found) -> None:
     """Keep those that no row knows; asked after they were seen, so that a row written before is found."""
+    if not some:
+        return
     with translated():
         unknown = {
             path
