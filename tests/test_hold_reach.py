@@ -420,6 +420,31 @@ def test_where_the_engine_can_not_see_the_row_a_hold_says_so(conn):
     assert "can't see row 1 of shed.theirs" in said[0]
 
 
+def test_the_owner_of_a_kept_row_is_not_told_for_which_row_of_somebody_elses(conn):
+    role = f"pglapse_test_{conn.info.backend_pid}"
+    conn.execute(f"create role {role}; grant usage on schema shed to {role}")
+    (parent,) = shed.add(conn, 1)
+    parts(conn, [parent])
+    try:
+        conn.execute(
+            f"select lapse.grant_author('{role}'); alter table shed.things owner to {role};"
+            f"grant create on schema shed to {role}"
+        )
+        declared(conn)
+        hold(conn, "shed.parts", parent)
+        told = [shed.column(conn, "select error from lapse.own_blocked_row")]
+        for change in ("select", f"alter table shed.parts owner to {role}"):
+            conn.execute(f"reset role; {change}")
+            conn.execute(f"set role {role}")
+            told.append(shed.column(conn, "select error from lapse.own_blocked_row"))
+    finally:
+        conn.execute("reset role; select lapse.drop_policy('sweep')")
+        conn.execute(f"reassign owned by {role} to current_user; drop owned by {role}; drop role {role}")
+
+    whole = [f"held: row {parent} of shed.parts would go along with it: case 4711"]
+    assert told == [whole, ["held: a row that would go along with it is held"], whole]
+
+
 def background(dsn: str, command: str) -> threading.Thread:
     def call() -> None:
         with psycopg.connect(dsn, autocommit=True) as own:
