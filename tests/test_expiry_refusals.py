@@ -286,6 +286,18 @@ def test_a_foreign_key_without_index_is_warned_of_with_the_line_that_mends_it(co
     assert warned(conn) == []
 
 
+def test_an_index_with_rows_that_the_predicate_leaves_out_is_warned_of_with_the_line_of_a_better_one(conn):
+    ((message, hint),) = warned(conn, p_predicate="state = 'open'")
+
+    assert "passed over again by each run" in message
+    line = hint.removeprefix("Where they may become many: ")
+    assert line.startswith("create index concurrently ")
+    conn.execute("select lapse.drop_expiry('sessions')")
+    conn.execute("drop index app.sessions_expires")
+    conn.execute(line.replace(" concurrently", ""))
+    assert warned(conn, p_predicate="state = 'open'") == []
+
+
 def test_one_partition_alone_is_warned_of(conn):
     conn.execute(
         "create table app.parts (id bigint primary key, due timestamptz) partition by hash (id);"

@@ -51,7 +51,7 @@ MAY_CALL = {
     | {"api_version", "create_expiry", "drop_expiry", "enable_expiry", "check_expiry_target", "expiry_key"}
     | {"expiry_columns", "expiry_assignments", "expiry_call", "expiry_act", "expiry_settings", "expiry_step"}
     | {"expiry_due", "expiry_index", "warn_expiry", "generated_name", "due_function", "due_query"}
-    | {"checked_due_function", "equality", "other_meaning"}
+    | {"checked_due_function", "equality", "other_meaning", "index_statements", "short_name"}
     | {"due_statement", "due_shift", "blocked_keys", "explained", "declared_expiry", "enter_expiry"}
     | {"forget_expiry", "index_proof", "unindexed_children", "hidden_rows"}
     | {"preview", "preview_json", "preview_facts", "deletion_reach", "file_triggers", "rows_estimated"}

@@ -1,7 +1,8 @@
 -- lapse.expiry_index: sees to the index that a declared policy needs.
 --
 -- In: the table, the policy and what its author wants: require (raise LP027 if there is none), build (make it here, in this
--- transaction, which locks the table against writes until its end), later (say which statements make it). Out: nothing. Whether
+-- transaction, which locks the table against writes until its end), later (say which statements make it). Out: nothing, and a
+-- warning where the index has rows that are never due, as they don't meet the predicate. Whether
 -- an index serves is asked of the planner, about the policy's own statement: see lapse.index_proof. One that was built here on
 -- a table with rows just updated (pg_index.indcheckxmin) serves only later transactions, and is taken at its word.
 
@@ -17,6 +18,19 @@ declare
 begin
     select p.* into v_proof from lapse.index_proof(p_policy.name) as p;
     if v_proof.ok then
+        -- Nothing of it ever leaves the head of such an index, and each run begins there.
+        if p_policy.predicate is not null
+           and exists (select from pg_index as x
+                         join pg_class as i on i.oid = x.indexrelid
+                         join pg_attribute as a on a.attrelid = x.indrelid and a.attnum = x.indkey[0]
+                        where x.indrelid = p_target and i.relname = v_proof.index_name and x.indpred is null
+                          and a.attname = p_policy.due_column) then
+            raise warning using
+                message = format('policy %s: index %I also has the rows of %s that the predicate leaves out: those that are past '
+                                 'their time are passed over again by each run', p_policy.name, v_proof.index_name, p_policy.target_table),
+                hint    = format('Where they may become many: %s',
+                                 (select string_agg(s.line, ' ') from lapse.index_statements(p_policy, array[p_target]) as s (line)));
+        end if;
         return;
     end if;
 

@@ -24,7 +24,7 @@ begin
         'enqueue_paths', 'need_file', 'need_files', 'cancel_files', 'nudge_workers',
         'create_expiry', 'drop_expiry', 'enable_expiry',
         'check_expiry_target', 'expiry_key', 'expiry_columns', 'other_meaning', 'expiry_assignments', 'expiry_call',
-        'equality', 'expiry_act', 'expiry_settings', 'expiry_step', 'expiry_due', 'expiry_index', 'warn_expiry',
+        'equality', 'expiry_act', 'expiry_settings', 'expiry_step', 'expiry_due', 'expiry_index', 'index_statements', 'short_name', 'warn_expiry',
         'generated_name', 'due_function', 'checked_due_function', 'due_query', 'due_statement', 'due_shift', 'blocked_keys', 'explained',
         'declared_expiry', 'enter_expiry', 'forget_expiry', 'index_proof', 'unindexed_children',
         'hidden_rows', 'preview', 'preview_json', 'preview_facts', 'deletion_reach', 'file_triggers', 'rows_estimated', 'foreign_code']);
