@@ -42,7 +42,10 @@ declare
     v_now  timestamptz := clock_timestamp();
     v_slot timestamptz := v_now;
 begin
-    if num_nonnulls(p_target, p_key_columns) > 0 then
+    if exists (select from lapse.policy as p
+                where p.name = p_name
+                  and (coalesce(p_target, p.target_table), coalesce(p_key_columns, p.key_columns))
+                      is distinct from (p.target_table, p.key_columns)) then
         perform pg_advisory_xact_lock(1818324343, 0);  -- before the policy's state, as in lapse.hold: see lapse.copy_holds
     end if;
     select p.* into v_old from lapse.policy as p where p.name = p_name for no key update;
