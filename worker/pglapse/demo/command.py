@@ -94,17 +94,15 @@ def run(options: Options, screen: Screen) -> int:
 
 
 def _play(options: Options, screen: Screen, interrupts: Interrupts, cleanup: ExitStack) -> int:
-    with interrupts.held():
+    with interrupts.held():  # a server half started could not be stopped
         place = cleanup.enter_context(_place(options.folder))
+        base = cleanup.enter_context(_database(options, place.folder))
+    screen.step(f"started {base.server}")
     story = plan.make(options.scale)
     manifest = files.write(place.folder, story.files, story.seed)
     goes = sum(file.goes for file in story.files)
     screen.step(f"wrote {len(story.files):,} files, listed in {manifest}")
     screen.say(f"         {goes:,} of them must be gone at the end and {len(story.files) - goes:,} untouched")
-
-    with interrupts.held():  # a server half started could not be stopped
-        base = cleanup.enter_context(_database(options, place.folder))
-    screen.step(f"started {base.server}")
     process.install(base.dsn)
     conn = cleanup.enter_context(closing(database.connect(base.dsn)))
     begins = _begins(conn, options.scale, screen.seconds)
