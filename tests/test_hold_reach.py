@@ -420,6 +420,35 @@ def test_where_the_engine_can_not_see_the_row_a_hold_says_so(conn):
     assert "can't see row 1 of shed.theirs" in said[0]
 
 
+def test_while_a_held_table_is_locked_only_those_who_could_reach_it_wait(conn, dsn):
+    (parent,) = shed.add(conn, 1)
+    parts(conn, [parent])
+    declared(conn)
+    conn.execute("create table shed.others (id int primary key, due timestamptz)")
+    conn.execute("insert into shed.others values (1, now()), (2, now())")
+    declared(conn, "others", "shed.others")
+    hold(conn, "shed.others", 2)
+    shed.policy(conn, "by_hand", kind="none", p_lock_timeout="100 ms")
+    hold(conn, "shed.parts", parent)
+
+    with psycopg.connect(dsn) as other:
+        other.execute("lock table shed.parts in access exclusive mode")
+        shed.run(conn, "others")
+        for policy in ("sweep", "by_hand"):
+            shed.fails(conn, "call lapse.run(%s)", policy)
+        other.rollback()
+
+    assert shed.column(conn, "select id from shed.others") == [2]
+    assert shed.log(conn, "policy, status, sqlstate, message") == [
+        ("others", "ok", None, None),
+        *(
+            (policy, "failed", "55P03", "table shed.parts is locked, and rows of it are held")
+            for policy in ("sweep", "by_hand")
+        ),
+    ]
+    assert shed.left(conn) == [parent]
+
+
 def test_the_owner_of_a_kept_row_is_not_told_for_which_row_of_somebody_elses(conn):
     role = f"pglapse_test_{conn.info.backend_pid}"
     conn.execute(f"create role {role}; grant usage on schema shed to {role}")

@@ -157,7 +157,7 @@ begin
             if v_state.run_batches = 0 then
                 perform lapse.note_hold_names();
             end if;
-            v_kept := array(select lapse.kept_rows());
+            v_kept := array(select lapse.kept_rows(p_policy => v_policy));
         end if;
 
         begin
@@ -182,7 +182,8 @@ begin
             if v_kept <> '{}' then
                 select k.row into v_lost
                   from unnest(v_kept) as k (row)
-                 where k.row not in (select lapse.kept_rows())
+                 where k.row not in (select lapse.kept_rows(p_relations => array(
+                                         select distinct split_part(u.row, ' ', 1)::oid from unnest(v_kept) as u (row))))
                  limit 1;
                 if found then
                     raise exception using
