@@ -179,7 +179,7 @@ def test_an_invalid_index_does_not_count_and_is_built_anew_under_its_name(conn, 
     shed.policy(conn)
     conn.execute("drop index shed.things_due")
     line = proof(conn)[3]
-    # The build is to be stopped by the transaction below, not before it begins by a vacuum that holds the lock.
+    # The transaction below is to stop the build, and no vacuum that holds the lock before it begins.
     conn.execute("alter table shed.things set (autovacuum_enabled = off)")
     with psycopg.connect(dsn) as blocker:
         blocker.execute("insert into shed.things (due) values (now())")
