@@ -1,6 +1,7 @@
 """Draining, without a process around it: a real queue, storages that do what the test says."""
 
 import os
+import resource
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -73,6 +74,32 @@ def test_everything_is_handed_in_before_a_drain_ends(conn):
     assert who.unreported == []
     assert (who.done, who.failed, who.freed) == (7, 0, 7)
     assert left(conn) == []
+
+
+@pytest.fixture
+def crowded() -> Iterator[None]:
+    """A process whose next descriptors have numbers above 1,023."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (max(soft, 2048) if soft > 0 else soft, hard))
+    opened = [os.open(os.devnull, os.O_RDONLY | os.O_CLOEXEC) for _ in range(1100)]
+    try:
+        yield
+    finally:
+        for descriptor in opened:
+            os.close(descriptor)
+        resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
+
+
+def test_a_worker_that_has_very_many_files_open_goes_on(dsn, crowded):
+    with psycopg.connect(dsn, autocommit=True) as conn:
+        assert conn.fileno() > 1023
+        enqueue(conn, map(str, range(300)))
+        shelf = Shelf()
+
+        drain(conn, worker(shelf, batch=100))
+
+        assert len(shelf.asked) == 300
+        assert left(conn) == []
 
 
 def test_the_answer_is_the_time_until_the_next_file_is_due(conn):

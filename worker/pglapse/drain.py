@@ -11,7 +11,7 @@ from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from functools import partial
 from os import O_CLOEXEC, O_NONBLOCK, close, pipe2, read, write
-from select import select
+from select import POLLIN, poll
 
 from pglapse import markers, queue, text
 from pglapse.lane import Hand, Lane
@@ -205,7 +205,7 @@ class Worker:
             times.append(self.lease * RENEW_PART / 2)
         pause = max(0.0, min(seconds, PIECE, *times))
         with suppress(InterruptedError):
-            select([conn.fileno(), self._waker], [], [], pause)
+            _ready([conn.fileno(), self._waker], pause)
         with suppress(BlockingIOError):
             read(self._waker, 4096)
         if nudged := queue.nudged(conn, 0):
@@ -230,7 +230,7 @@ class Worker:
         """
         until = clock() + PIECE
         while any(lane.hands and lane.died is None for lane in self.lanes.values()):
-            ready, _, _ = select([conn.fileno(), self._waker], [], [], max(0.0, until - clock()))
+            ready = _ready([conn.fileno(), self._waker], max(0.0, until - clock()))
             if self._waker not in ready or conn.fileno() in ready:
                 break
             read(self._waker, 4096)
@@ -381,6 +381,14 @@ class Worker:
                 if claim.receipt in lost and hand.batch.withdraw(position):
                     self.fresh.append(Result(claim, Outcome("released")))
             hand.batch.until = began + self.lease * SAFE_PART
+
+
+def _ready(descriptors: Sequence[int], seconds: float) -> set[int]:
+    """Wait for any of them; those that have something. Not by `select`, which takes no number above 1,023."""
+    line = poll()
+    for descriptor in descriptors:
+        line.register(descriptor, POLLIN)
+    return {descriptor for descriptor, _ in line.poll(seconds * 1000)}
 
 
 def drain(conn: Connection, worker: Worker, between: Callable[[], None] = lambda: None) -> float | None:
