@@ -674,7 +674,7 @@ def test_a_prepared_transaction_that_was_forgotten_is_named(conn, dsn):
     )
     mend(conn, command)
 
-    assert level(conn, "snapshots", timedelta(minutes=20)) == "ok"
+    assert not [line for line in said(conn, "snapshots", timedelta(minutes=20)) if "it's lost" in line[1]]
 
 
 def test_autovacuum_that_is_off_for_a_table_of_ours_is_a_failure(conn):
@@ -736,15 +736,11 @@ def test_triggers_of_statistics_count_as_ours_and_strangers_do_not(conn):
     "place", ["role {role} in database {database}", "role {role}", "database {database}"]
 )
 def test_a_setting_under_which_no_trigger_fires_is_a_failure(conn, place):
-    database = conn.info.dbname
-    with role(conn) as somebody:
-        where = place.format(role=somebody, database=database)
+    with role(conn) as somebody, conn.transaction(force_rollback=True):  # others' doctors would see it, too
+        where = place.format(role=somebody, database=conn.info.dbname)
         conn.execute(f"alter {where} set session_replication_role = replica")
-        try:
-            mend(conn, trouble(conn, "triggers", "session_replication_role is replica for"))
-            assert level(conn, "triggers") == "ok"
-        finally:
-            conn.execute(f"alter database {database} reset session_replication_role")
+        mend(conn, trouble(conn, "triggers", "session_replication_role is replica for"))
+        assert level(conn, "triggers") == "ok"
 
 
 PARTS = """
