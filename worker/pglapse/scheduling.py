@@ -182,7 +182,7 @@ def remove(here: Connection, there: Connection) -> int:
             removed += 1
     # pg_cron shows a role its own jobs only; with DELETE on the table it would remove anybody's, unasked.
     if not truth(there, "select has_table_privilege('cron.job', 'delete')"):
-        for jobid in recorded.keys() - {row[0] for row in visible}:
+        for jobid in sorted(recorded.keys() - {row[0] for row in visible}):
             removed += remove_unseen(there, jobid, recorded[jobid])
     return removed
 
