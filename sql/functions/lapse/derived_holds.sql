@@ -1,9 +1,10 @@
 -- lapse.derived_holds: rows of a policy's table that would take a held row along with them.
 --
--- In: a policy; of one hold only, its table and key. Out: keys, as the policy has them, of rows that a held row refers to with on delete cascade, at any
--- number of removes, and the hold that each is kept for; one of them where there are several. Goes upwards from the held rows
--- themselves, wave by wave, each row once. A table that may not be looked at (lapse.may_look) ends the
--- way there. It is a way to lose no time: what is missed here is caught by lapse.run_batch, after the step.
+-- In: a policy; of one hold only, its table and key. Out: keys, as the policy has them, of rows that a held row refers to
+-- with on delete cascade, at any number of removes, and the hold that each is kept for; one of them where there are
+-- several. Goes upwards from the held rows themselves, wave by wave, each row once. A table that may not be looked at
+-- (lapse.may_look) ends the way there. It is a way to lose no time: what is missed here is caught by lapse.run_batch,
+-- after the step.
 
 create or replace function lapse.derived_holds(
     p_policy     lapse.policy,
@@ -27,15 +28,18 @@ create or replace function lapse.derived_holds(
 as $$
 #variable_conflict use_column
 declare
-    v_goal  oid := lapse.whole_table((p_policy).target_table);
-    v_holds lapse.hold[];
-    v_rels  oid[] := '{}';  -- rows found so far: the table or partition of each, its place there, and the hold it is kept for
-    v_tids  tid[] := '{}';
-    v_by    integer[] := '{}';
-    v_from  integer := 0;
-    v_to    integer;
-    v_start record;
-    v_step  record;
+    v_goal      oid := lapse.whole_table((p_policy).target_table);
+    v_holds     lapse.hold[];
+    v_rels      oid[] := '{}';  -- rows found so far: the table or partition of each, its place there, and the hold it is kept for
+    v_tids      tid[] := '{}';
+    v_by        integer[] := '{}';
+    v_more_rels oid[];
+    v_more_tids tid[];
+    v_more_by   integer[];
+    v_from      integer := 0;
+    v_to        integer;
+    v_start     record;
+    v_step      record;
 begin
     -- Only holds on tables below this policy's.
     with recursive below as (
@@ -72,10 +76,6 @@ begin
          where lapse.may_look(r.relation)
          group by r.relation, h.key_columns
     loop
-        declare
-            v_more_rels oid[];
-            v_more_tids tid[];
-            v_more_by   integer[];
         begin
             execute format('select array_agg(t.tableoid), array_agg(t.ctid), array_agg(k.place) '
                            'from unnest($1, $2) as k (key, place) join %s as t on %s',
@@ -115,35 +115,29 @@ begin
                 on f.conrelid = w.above and f.contype = 'f' and f.confdeltype = 'c' and f.conparentid = 0
              where lapse.may_look(f.conrelid) and lapse.may_look(f.confrelid)
         loop
-            declare
-                v_more_rels oid[];
-                v_more_tids tid[];
-                v_more_by   integer[];
-            begin
-                execute format('select array_agg(n.rel), array_agg(n.tid), array_agg(n.place) from ('
-                               'select distinct on (p.tableoid, p.ctid) p.tableoid as rel, p.ctid as tid, g.place '
+            execute format('select array_agg(n.rel), array_agg(n.tid), array_agg(n.place) from ('
+                           'select distinct on (p.tableoid, p.ctid) p.tableoid as rel, p.ctid as tid, g.place '
+                           'from unnest($1, $2, $3) as g (rel, tid, place) '
+                           'join %s as c on c.ctid = g.tid and c.tableoid = g.rel join %s as p on %s '
+                           'where not exists (select from unnest($4, $5) as s (rel, tid) '
+                           'where s.rel = p.tableoid and s.tid = p.ctid) '
+                           'order by p.tableoid, p.ctid, g.place) as n',
+                           v_step.conrelid::regclass, v_step.confrelid::regclass, v_step.condition)
+               into v_more_rels, v_more_tids, v_more_by
+              using v_rels[v_from + 1:v_to], v_tids[v_from + 1:v_to], v_by[v_from + 1:v_to], v_rels, v_tids;
+            v_rels := v_rels || v_more_rels;
+            v_tids := v_tids || v_more_tids;
+            v_by := v_by || v_more_by;
+            for key, hold_table, hold_key, reason in
+                execute format('select %s, (h.hold).target_table, (h.hold).key, (h.hold).reason '
                                'from unnest($1, $2, $3) as g (rel, tid, place) '
-                               'join %s as c on c.ctid = g.tid and c.tableoid = g.rel join %s as p on %s '
-                               'where not exists (select from unnest($4, $5) as s (rel, tid) '
-                               'where s.rel = p.tableoid and s.tid = p.ctid) '
-                               'order by p.tableoid, p.ctid, g.place) as n',
-                               v_step.conrelid::regclass, v_step.confrelid::regclass, v_step.condition)
-                   into v_more_rels, v_more_tids, v_more_by
-                  using v_rels[v_from + 1:v_to], v_tids[v_from + 1:v_to], v_by[v_from + 1:v_to], v_rels, v_tids;
-                v_rels := v_rels || v_more_rels;
-                v_tids := v_tids || v_more_tids;
-                v_by := v_by || v_more_by;
-                for key, hold_table, hold_key, reason in
-                    execute format('select %s, (h.hold).target_table, (h.hold).key, (h.hold).reason '
-                                   'from unnest($1, $2, $3) as g (rel, tid, place) '
-                                   'join %s as t on t.ctid = g.tid and t.tableoid = g.rel '
-                                   'cross join lateral (select $4[g.place] as hold) as h',
-                                   lapse.key_expression((p_policy).key_columns, 't'), v_goal::regclass)
-                      using v_more_rels, v_more_tids, v_more_by, v_holds
-                loop
-                    return next;
-                end loop;
-            end;
+                               'join %s as t on t.ctid = g.tid and t.tableoid = g.rel '
+                               'cross join lateral (select $4[g.place] as hold) as h',
+                               lapse.key_expression((p_policy).key_columns, 't'), v_goal::regclass)
+                  using v_more_rels, v_more_tids, v_more_by, v_holds
+            loop
+                return next;
+            end loop;
         end loop;
         v_from := v_to;
     end loop;

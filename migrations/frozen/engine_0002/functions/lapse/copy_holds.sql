@@ -1,11 +1,13 @@
 -- lapse.copy_holds: let a policy leave out the rows that are held on its table, and those that would take a held row along.
 --
--- In: a policy; whether to look for the second kind (lapse.derived_holds) as well; of one hold only, its table and key. Out: how many rows are new on its list. Called
--- when a row is held, when a policy is made, when its target or key changes, and when a batch was undone because a held
--- row would have gone with it. Rows that had been set aside are held now. A row that a held one has left since is kept on: to
--- look whether it may go again would take rights that whoever held the row may have had and this caller has not.
--- A row whose key this policy spells otherwise is looked up; one that is gone is left out. The table of a declared policy may be somebody else's and is not looked into with the engine's rights: LP016, if
--- its key is another than the hold's. The advisory lock keeps a row that is being held at this moment from being missed.
+-- In: a policy; whether to look for the second kind (lapse.derived_holds) as well; of one hold only, its table and key.
+-- Out: how many rows are new on its list. Called when a row is held, when a policy is made, when its target or key
+-- changes, and when a batch was undone because a held row would have gone with it. Rows that had been set aside are held
+-- now. A row that a held one has left since is kept on: to look whether it may go again would take rights that whoever
+-- held the row may have had and this caller has not. A row whose key this policy spells otherwise is looked up; one that
+-- is gone is left out. The table of a declared policy may be somebody else's and is not looked into with the engine's
+-- rights: LP016, if its key is another than the hold's. The advisory lock keeps a row that is being held at this moment
+-- from being missed.
 
 create or replace function lapse.copy_holds(
     p_policy     text,
