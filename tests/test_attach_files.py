@@ -3,7 +3,7 @@
 import psycopg
 import pytest
 
-from tests.support.attached import LIVE, UPLOADS, attach, deleted, put, queued
+from tests.support.attached import LIVE, UPLOADS, attach, deleted, loose_collation, put, queued
 from tests.support.queue import end_backoff, exchange, outcomes, row
 
 
@@ -408,12 +408,7 @@ def test_columns_that_are_called_like_parts_of_what_is_written_change_nothing(co
 
 
 def test_paths_and_storages_that_a_collation_takes_for_equal_are_others(conn):
-    try:
-        conn.execute(
-            "create collation app.loose (provider = icu, locale = 'und-u-ks-level2', deterministic = false)"
-        )
-    except psycopg.errors.FeatureNotSupported:
-        pytest.skip("this server has no ICU")
+    loose_collation(conn)
     conn.execute("""
         create table app.docs (id int primary key, disk text collate app.loose, path text collate app.loose);
         create index on app.docs (disk, lapse.path_digest(path));

@@ -6,7 +6,7 @@ from collections.abc import Iterator
 import psycopg
 import pytest
 
-from tests.support.attached import LIVE, UPLOADS, attach, deleted, put, queued
+from tests.support.attached import LIVE, UPLOADS, attach, deleted, loose_collation, put, queued
 from tests.support.catalog import catalog
 from tests.support.install import alembic
 from tests.support.queue import exchange, row
@@ -218,12 +218,7 @@ def test_the_hint_for_a_missing_index_is_the_statement_that_creates_it(conn):
 
 
 def test_an_index_that_takes_different_paths_for_equal_does_not_serve(conn):
-    try:
-        conn.execute(
-            "create collation app.loose (provider = icu, locale = 'und-u-ks-level2', deterministic = false)"
-        )
-    except psycopg.errors.FeatureNotSupported:
-        pytest.skip("this server has no ICU")
+    loose_collation(conn)
     conn.execute("create table app.plain (id int primary key, path text collate app.loose unique)")
 
     assert refused(conn, "'app.plain', 'path', 's'").sqlstate == "LP037"

@@ -3,6 +3,7 @@
 from typing import Any
 
 import psycopg
+import pytest
 
 from tests.support.queue import exchange, result
 
@@ -32,6 +33,16 @@ def attach(conn: psycopg.Connection, target: str = "app.uploads", column: str = 
         {"target": target, "column": column, **given},
     ).fetchone() or ("",)
     return str(name)
+
+
+def loose_collation(conn: psycopg.Connection) -> None:
+    """Make collation app.loose, to which upper and lower case are equal; skips where there is no ICU."""
+    try:
+        conn.execute(
+            "create collation app.loose (provider = icu, locale = 'und-u-ks-level2', deterministic = false)"
+        )
+    except psycopg.errors.FeatureNotSupported:
+        pytest.skip("this server has no ICU")
 
 
 def put(
